@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ChefMate's front door: the `chefmate` command and the one description of the graph."""

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`chefmate bench`: every figure that the README states, each from a run made now."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from chefmate.errors import ArgumentError
+from chefmate.intervals import rate, words
+from chefmate.progress import progress
+from chefmate.sandwich import INTERRUPTED
+from chefmate.up import interruptible
+
+Say = Callable[[str], None]
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Runs the command; returns its exit code."""
+    say = progress(quiet=options.json)
+    if not 1.0 <= options.seconds <= 600.0:
+        raise ArgumentError(f"--seconds {options.seconds} is not between 1 and 600.")
+    seeds(options.seeds)
+    wanted = ("twin", "sandwich", "instruct") if options.what == "all" else (options.what,)
+    document: dict[str, Any] = {"machine": machine()}
+    for name in wanted:
+        if name == "twin":
+            from chefmate_driver.kitchen.bench import measure
+
+            figures = measure(options.seconds)
+            document[name] = figures.as_json()
+            say(figures.as_text())
+        elif name == "sandwich":
+            document[name] = bench_sandwich(options, say)
+        else:
+            from chefmate.bench_instruct import bench_instruct
+
+            document[name] = bench_instruct(seeds(options.seeds), options.policy, say)
+        if document[name].get("interrupted"):
+            break
+    if options.json:
+        print(json.dumps(document, indent=2))
+    return (
+        INTERRUPTED
+        if any(isinstance(part, dict) and part.get("interrupted") for part in document.values())
+        else 0
+    )
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import os
+
+    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    return {
+        "cpu": model[1] if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def seeds(text: str) -> range:
+    """Seeds of a text such as `0-19`.
+
+    Raises:
+        ArgumentError: not of that form.
+    """
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not found or int(found[2] or found[1]) < int(found[1]):
+        raise ArgumentError(f"--seeds {text!r} is not FIRST-LAST, for example 0-19.")
+    return range(int(found[1]), int(found[2] or found[1]) + 1)
+
+
+def bench_sandwich(options: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """One whole `chefmate sandwich` for each seed, each on a fresh graph."""
+    runs: list[dict[str, Any]] = []
+    interrupted = False
+    folder = options.out or Path("out") / datetime.now().strftime("bench-%Y-%m-%dT%H-%M-%S")
+    say(f"results and logs of each seed in {folder}")
+    with interruptible() as interrupt:
+        for seed in seeds(options.seeds):
+            out = folder / f"seed-{seed}"
+            command = [sys.executable, "-m", "chefmate", "sandwich", options.recipe, "--seed", str(seed)]
+            command += ["--policy", options.policy, "--out", str(out), "--no-record", "--json"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if interrupt.asked or done.returncode == INTERRUPTED:
+                interrupted = True
+                break
+            try:
+                result = json.loads(done.stdout)
+            except json.JSONDecodeError:
+                result = {"success": False, "reason": done.stderr[-300:], "steps": [], "seed": seed}
+            runs.append(result)
+            attempts = [step["attempts"] for step in result["steps"]]
+            say(
+                f"seed {seed}: {'SUCCESS' if result['success'] else 'FAILED'} {result.get('reason', '')}, "
+                f"attempts {attempts}, {result.get('seconds')} s, "
+                f"real-time factor {result.get('real_time_factor')}"
+            )
+    if not runs:
+        return {"interrupted": interrupted, "runs": []}
+    first = [run["success"] and all(step["attempts"] == 1 for step in run["steps"]) for run in runs]
+    summary = {
+        "recipe": options.recipe,
+        "policy": options.policy,
+        "with_retries": rate(sum(run["success"] for run in runs), len(runs)),
+        "first_attempt": rate(sum(first), len(runs)),
+        "interrupted": interrupted,
+        "runs": runs,
+    }
+    say(f"{options.recipe}, whole sandwich with retries: {words(summary['with_retries'])}")
+    say(f"{options.recipe}, every step at the first attempt: {words(summary['first_attempt'])}")
+    return summary

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `chefmate` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from chefmate import graph
+from chefmate.errors import ArgumentError, ChefmateError
+from chefmate_driver.errors import DriverError
+from chefmate_policy.errors import PolicyError
+
+INTERRUPTED = 130  # what a shell reports for a job that ctrl-C ended
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="chefmate", description="A SO-ARM 101 makes sandwiches because it was told to."
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="start the graph, as bringup.launch.py does")
+    for argument in graph.ARGUMENTS:
+        up.add_argument(
+            f"--{argument.name.replace('_', '-')}",
+            dest=argument.name,
+            choices=argument.choices or None,
+            help=f"{argument.description} (default: {argument.default!r})",
+        )
+    up.add_argument("values", nargs="*", metavar="name:=value", help="the same arguments in launch's form")
+
+    make = commands.add_parser("make", help="have a running graph make a recipe, with progress")
+    make.add_argument("recipe")
+    make.add_argument("--resume", action="store_true", help="go on with the interrupted run of this recipe")
+    tell(make)
+
+    say = commands.add_parser("say", help="publish one instruction")
+    say.add_argument("text")
+    tell(say)
+    tell(commands.add_parser("stop", help="publish the empty instruction: the policy stops, the arm holds"))
+    for verb in ("pause", "resume", "skip", "retry", "abort"):
+        tell(commands.add_parser(verb, help=f"{verb} the recipe in progress"))
+
+    arm = commands.add_parser("arm", help="stop, release, home, park, or switch the torque of a running arm")
+    arm.add_argument("verb", choices=("estop", "release", "home", "park", "torque-on", "torque-off"))
+    tell(arm)
+
+    sandwich = commands.add_parser("sandwich", help="whole job on the twin: graph, goal, result folder")
+    sandwich.add_argument("recipe", nargs="?", default="cheese_sandwich")
+    sandwich.add_argument("--seed", type=int, default=0, help="seed of the twin's layout (default 0)")
+    sandwich.add_argument("--policy", default=graph.DEFAULTS["policy"], help="as in `up`")
+    sandwich.add_argument("--out", type=Path, help="result folder (default out/<time>)")
+    sandwich.add_argument("--no-record", action="store_true", help="leave the rosbag out")
+    sandwich.add_argument("--json", action="store_true", help="print result.json on standard output")
+
+    bench = commands.add_parser("bench", help="print the figures that the README states")
+    bench.add_argument("what", choices=("twin", "sandwich", "instruct", "all"))
+    bench.add_argument(
+        "--seeds", default="0-19", help="sandwich, instruct: seeds as FIRST-LAST (default 0-19)"
+    )
+    bench.add_argument("--recipe", default="cheese_sandwich", help="sandwich: the recipe")
+    bench.add_argument("--policy", default=graph.DEFAULTS["policy"], help="as in `up`")
+    bench.add_argument("--out", type=Path, help="sandwich: folder of the runs (default out/bench-<time>)")
+    bench.add_argument("--seconds", type=float, default=10.0, help="twin: length of the measurement")
+    bench.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+    perception = commands.add_parser("perception", help="set up perception on a table")
+    view = perception.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "view", help="write zones and masks over a scene camera picture"
+    )
+    view.add_argument(
+        "--image", type=Path, help="picture to use (default: the next frame of the running camera)"
+    )
+    view.add_argument("--config", type=Path, help="perception configuration (default: the one in use)")
+    view.add_argument("--out", type=Path, default=Path("perception.png"), help="default perception.png")
+    tell(view)
+    return top
+
+
+def tell(command: argparse.ArgumentParser) -> None:
+    """Options of a command that talks to a running graph."""
+    command.add_argument("--namespace", default="", help="namespace of the graph")
+    command.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the chosen command. Modules are imported here: each command pays for its own."""
+    graph.check_namespace(getattr(options, "namespace", None) or "")
+    if options.command == "up":
+        from chefmate.up import read_arguments, up
+
+        given = {argument.name: getattr(options, argument.name) for argument in graph.ARGUMENTS}
+        return up(read_arguments(options.values, given))
+    if options.command == "sandwich":
+        from chefmate.sandwich import sandwich
+
+        return sandwich(options)
+    if options.command == "bench":
+        from chefmate.bench import bench
+
+        return bench(options)
+    if options.command == "perception":
+        from chefmate.perception_view import view
+
+        return view(options)
+    from chefmate.tell import command
+
+    return command(options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    options = parser().parse_args(arguments)
+    try:
+        return run(options)
+    except ArgumentError as error:
+        print(f"chefmate {options.command}: {error}", file=sys.stderr)
+        return 2
+    except (ChefmateError, DriverError, PolicyError) as error:
+        print(f"chefmate {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"chefmate {options.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

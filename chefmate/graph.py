@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one description of the graph: arguments, nodes, parameters and supervision.
+
+`chefmate up` (chefmate/supervisor.py) and `ros2 launch chefmate bringup.launch.py` both start what `describe`
+returns. No ROS is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from chefmate.description import robot_description
+from chefmate.errors import ArgumentError
+
+TWIN = "twin"
+SOURCES = ("v4l2", "file", "folder", "kitchen")
+MAX_SEED = 2**31 - 1
+CAMERAS = ("scene_camera", "wrist_camera")
+# Time that the arm waits for the twin's port: a first start simplifies meshes and compiles the scene.
+TWIN_PORT_TIMEOUT = 60.0  # s
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of bringup.launch.py and option of `chefmate up`."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+BOOLEAN = ("true", "false")
+ARGUMENTS = (
+    Argument(
+        "arm", TWIN, "'twin' for the physics twin, or the serial port of a real arm, for example /dev/ttyACM0"
+    ),
+    Argument("policy", "expert", "'expert' (scripted, twin only), or a backend of your own as module:Class"),
+    Argument(
+        "recipe",
+        "",
+        "recipe to make as soon as everything is ready, unless a run was interrupted; empty: none",
+    ),
+    Argument(
+        "scene_camera", TWIN, "source of the scene camera: twin, v4l2:DEVICE, file:VIDEO or folder:IMAGES"
+    ),
+    Argument(
+        "wrist_camera", TWIN, "source of the wrist camera: twin, v4l2:DEVICE, file:VIDEO or folder:IMAGES"
+    ),
+    Argument("calibration", TWIN, "LeRobot calibration JSON of the arm; 'twin' is the twin's own"),
+    Argument(
+        "execute",
+        "true",
+        "false is shadow mode: everything runs and previews, the arm does not move",
+        BOOLEAN,
+    ),
+    Argument("record", "", "folder for a rosbag2 recording (MCAP) of the run; empty: none"),
+    Argument("rviz", "false", "start rviz2 with config/chefmate.rviz (needs a ROS 2 install)", BOOLEAN),
+    Argument("workcell", "", "perception's workcell file (zones, colours); empty: the twin's"),
+    Argument("namespace", "", "namespace of all nodes and topics, for example left_arm"),
+    Argument("seed", "0", "seed of the twin's layout, light and colours"),
+    Argument(
+        "slots", "", "twin: ingredient of each holder slot, comma separated; empty: drawn from the seed"
+    ),
+    Argument("speed", "1.0", "speed override of the arm's safety filter, 0.1 to 1.0"),
+    Argument("log_level", "info", "log level of all nodes", ("debug", "info", "warn", "error")),
+)
+DEFAULTS: dict[str, str] = {argument.name: argument.default for argument in ARGUMENTS}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One process of the graph.
+
+    `required`: its death ends the graph with a failure. `respawn`: it is started again with backoff.
+    `ros_only`: it is part of a ROS 2 install and missing from PyPI, so `chefmate up` leaves it out where it
+    cannot be found. `stop_order`: lower numbers are stopped first; the arm stops after everything that
+    commands it. `restart_parameters`: what `chefmate up` sets otherwise when it starts the node again.
+    """
+
+    name: str
+    executable: str
+    package: str = "chefmate"
+    namespace: str = ""
+    parameter_files: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    remappings: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
+    ros_arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    required: bool = False
+    respawn: bool = False
+    ros_only: bool = False
+    restart_parameters: Mapping[str, Any] = field(default_factory=dict)
+    stop_order: int = 0
+
+
+def check(values: Mapping[str, str]) -> dict[str, str]:
+    """Fills in defaults and refuses what no node could use.
+
+    Raises:
+        ArgumentError: unknown argument or bad value, naming it and what is allowed.
+    """
+    unknown = sorted(set(values) - set(DEFAULTS))
+    if unknown:
+        raise ArgumentError(f"unknown argument {unknown[0]!r}; known are {', '.join(DEFAULTS)}.")
+    full = {**DEFAULTS, **values}
+    for argument in ARGUMENTS:
+        value = full[argument.name]
+        if argument.choices and value not in argument.choices:
+            raise ArgumentError(f"{argument.name}:={value!r} is not one of {', '.join(argument.choices)}.")
+    if not re.fullmatch(r"\d+", full["seed"]) or int(full["seed"]) > MAX_SEED:
+        raise ArgumentError(f"seed:={full['seed']!r} is not a whole number from 0 to {MAX_SEED}.")
+    if full["policy"] != "expert" and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", full["policy"]):
+        raise ArgumentError(
+            f"policy:={full['policy']!r} is neither expert nor module:Class (nothing loads checkpoints yet)."
+        )
+    if full["record"] and Path(full["record"]).exists():
+        raise ArgumentError(f"record:={full['record']} exists already; name a new folder.")
+    if full["workcell"] and not Path(full["workcell"]).is_file():
+        raise ArgumentError(f"workcell:={full['workcell']} is not a file.")
+    for camera in CAMERAS:
+        if full[camera] != TWIN and full[camera].split(":")[0] not in SOURCES:
+            raise ArgumentError(
+                f"{camera}:={full[camera]!r} is not a source: twin, v4l2:DEVICE, file:VIDEO or folder:IMAGES."
+            )
+    try:
+        speed = float(full["speed"])
+    except ValueError:
+        speed = 0.0
+    if not 0.1 <= speed <= 1.0:
+        raise ArgumentError(f"speed:={full['speed']!r} is not between 0.1 and 1.0.")
+    check_namespace(full["namespace"])
+    if full["arm"] != TWIN:
+        for argument_name in (*CAMERAS, "calibration"):
+            if full[argument_name] == TWIN:
+                raise ArgumentError(
+                    f"arm:={full['arm']} is a real arm, so {argument_name} must be given "
+                    f"(it is '{TWIN}', which exists on the twin only)."
+                )
+        if full["policy"] == "expert":
+            raise ArgumentError(
+                "policy:=expert knows the twin's poses and cannot drive a real arm; give a checkpoint."
+            )
+    return full
+
+
+def check_namespace(namespace: str) -> None:
+    """Raises ArgumentError for what cannot be a namespace; empty is none."""
+    if namespace and not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", namespace):
+        raise ArgumentError(f"namespace {namespace!r} is not a ROS name, for example left_arm.")
+
+
+def twin_names(namespace: str, run: str) -> tuple[str, str]:
+    """Port link and shared-memory name of a twin, apart for each namespace and run on one machine."""
+    tag = "_".join(part for part in ("chefmate", namespace.strip("/").replace("/", "_"), run) if part)
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp")
+    return str(folder / f"{tag}.port"), tag
+
+
+def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node]:
+    """The graph for these arguments, in start order.
+
+    Args:
+        values: arguments by name; missing ones take their default.
+        share: the package's share folder (config/ and launch/ below it).
+        run: tag that keeps the twins of simultaneous runs apart; empty: the process id.
+
+    Raises:
+        ArgumentError: see `check`.
+    """
+    full = check(values)
+    twin = full["arm"] == TWIN
+    execute = full["execute"] == "true"
+    namespace = full["namespace"]
+    port, memory = twin_names(namespace, run or str(os.getpid()))
+    config = share / "config"
+    imaging = {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(config / "fastdds.xml"),
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(config / "fastdds.xml"),
+        "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"),
+    }
+
+    def files(name: str) -> tuple[str, ...]:
+        return (str(config / f"{name}.yaml"),)
+
+    nodes = []
+    if twin:
+        nodes.append(
+            Node(
+                "kitchen",
+                "kitchen_node",
+                parameter_files=files("kitchen_node"),
+                parameters={
+                    "port": port,
+                    "shared_memory": memory,
+                    "seed": int(full["seed"]),
+                    "slots": full["slots"],
+                },
+                environment={"MUJOCO_GL": imaging["MUJOCO_GL"]},
+                required=True,
+                stop_order=2,
+            )
+        )
+    nodes.append(
+        Node(
+            "arm",
+            "arm_node",
+            parameter_files=files("arm"),
+            parameters={
+                "port": port if twin else full["arm"],
+                "port_timeout": TWIN_PORT_TIMEOUT if twin else 0.0,
+                "calibration": str(config / "calibration" / "twin.json")
+                if full["calibration"] == TWIN
+                else full["calibration"],
+                "speed_override": float(full["speed"]),
+                "execute": execute,
+                "torque_on_start": twin,
+            },
+            required=True,
+            stop_order=1,
+        )
+    )
+    for camera in CAMERAS:
+        source = full[camera]
+        nodes.append(
+            Node(
+                camera,
+                "camera_node",
+                parameter_files=files(camera),
+                parameters={
+                    "source": f"kitchen:{memory}:{camera.removesuffix('_camera')}"
+                    if source == TWIN
+                    else source,
+                    "camera_name": camera,
+                },
+                environment=imaging,
+                respawn=True,
+            )
+        )
+    nodes += [
+        Node(
+            "policy",
+            "policy_node",
+            parameter_files=files("policy"),
+            parameters={
+                "backend": full["policy"],
+                "execute": execute,
+            },
+            required=True,
+        ),
+        Node(
+            "perception",
+            "perception_node",
+            parameter_files=files("perception"),
+            parameters={"workcell": full["workcell"]},
+            respawn=True,
+        ),
+        Node(
+            "sequencer",
+            "sequencer_node",
+            parameter_files=files("sequencer"),
+            parameters={"recipe": full["recipe"]},
+            restart_parameters={"recipe": ""},
+            respawn=True,
+        ),
+    ]
+    if full["record"]:
+        nodes.append(
+            Node(
+                "recorder",
+                "recorder_node",
+                parameter_files=files("recorder"),
+                parameters={"folder": full["record"]},
+            )
+        )
+    nodes += ros_nodes(config, rviz=full["rviz"] == "true")
+    level = ("--log-level", full["log_level"])
+    return [replace(node, namespace=namespace, ros_arguments=level) for node in nodes]
+
+
+def ros_nodes(config: Path, rviz: bool) -> list[Node]:
+    """Nodes of a ROS 2 install: the robot's transforms, the cameras' frames and rviz."""
+    nodes = [
+        Node(
+            "robot_state_publisher",
+            "robot_state_publisher",
+            package="robot_state_publisher",
+            parameters={"robot_description": robot_description(config / "camera_frames.yaml")},
+            ros_only=True,
+            respawn=True,
+        )
+    ]
+    if rviz:
+        nodes.append(
+            Node(
+                "rviz2",
+                "rviz2",
+                package="rviz2",
+                arguments=("-d", str(config / "chefmate.rviz")),
+                ros_only=True,
+            )
+        )
+    return nodes

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a job sees of a running graph: scene, the twin's truth, its real-time factor, the arm's motion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from chefmate_msgs.msg import ArmHealth, PolicyStatus, SequencerStatus, WorkcellObject, WorkcellState
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.time import Time
+from sensor_msgs.msg import Image, JointState
+
+from chefmate_policy.images import image_to_rgb
+
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+MOVING = 0.1  # rad/s of the fastest joint
+
+
+class Observer:
+    """Keeps the newest message of each kind. Spinning is the caller's."""
+
+    def __init__(self, node: Node) -> None:
+        """Subscribes on `node`, in its namespace."""
+        self._node = node
+        self._image_wanted_after: int | None = None
+        self.scene: NDArray[np.uint8] | None = None
+        self.truth: WorkcellState | None = None
+        self.sequencer: SequencerStatus | None = None
+        self.policy: PolicyStatus | None = None
+        self.arm: ArmHealth | None = None
+        self.real_time_factors: list[float] = []
+        self.first_motion: float | None = None
+        node.create_subscription(WorkcellState, "kitchen/truth", self._on_truth, 1)
+        node.create_subscription(SequencerStatus, "sequencer/status", self._on_sequencer, LATCHED)
+        node.create_subscription(PolicyStatus, "policy/status", self._on_policy, LATCHED)
+        node.create_subscription(ArmHealth, "arm/health", self._on_arm, 1)
+        node.create_subscription(JointState, "joint_states", self._on_joints, qos_profile_sensor_data)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._images: Any = None
+
+    def _on_truth(self, message: WorkcellState) -> None:
+        self.truth = message
+
+    def _on_sequencer(self, message: SequencerStatus) -> None:
+        self.sequencer = message
+
+    def _on_policy(self, message: PolicyStatus) -> None:
+        self.policy = message
+
+    def _on_arm(self, message: ArmHealth) -> None:
+        self.arm = message
+
+    def _on_joints(self, message: JointState) -> None:
+        following = self.arm is not None and self.arm.state == ArmHealth.FOLLOWING
+        if self.first_motion is None and following and max(map(abs, message.velocity), default=0.0) > MOVING:
+            self.first_motion = time.monotonic()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            for value in status.values:
+                if value.key == "real_time_factor":
+                    self.real_time_factors.append(float(value.value))
+
+    def _on_image(self, message: Image) -> None:
+        stamp = Time.from_msg(message.header.stamp).nanoseconds
+        if self._image_wanted_after is not None and stamp >= self._image_wanted_after:
+            self.scene = image_to_rgb(message)
+
+    def request_scene(self) -> None:
+        """Asks for a scene camera frame that is captured after this call; it comes in `scene`."""
+        self.scene = None
+        self._image_wanted_after = self._node.get_clock().now().nanoseconds
+        if self._images is None:
+            self._images = self._node.create_subscription(
+                Image, "scene_camera/image_raw", self._on_image, qos_profile_sensor_data
+            )
+
+    def truth_after(self, moment_ns: int) -> WorkcellState | None:
+        """The truth if it is newer than this ROS time (ns)."""
+        if self.truth is None or Time.from_msg(self.truth.header.stamp).nanoseconds < moment_ns:
+            return None
+        return self.truth
+
+
+def stack(truth: WorkcellState) -> list[str]:
+    """Ingredients on the plate from the lowest up; those of unknown layer are left out."""
+    layers = [item for item in truth.objects if item.place == WorkcellObject.PLATE and item.stack_index >= 0]
+    return [item.ingredient for item in sorted(layers, key=lambda item: item.stack_index)]
+
+
+def wait(spin: Callable[[float], None], condition: Callable[[], bool], seconds: float) -> bool:
+    """Spins until the condition holds; False when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        spin(min(0.1, left))
+    return True

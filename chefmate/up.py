@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`chefmate up`: the graph without `ros2 launch`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from chefmate import graph
+from chefmate.errors import ArgumentError
+from chefmate.supervisor import Supervisor
+from chefmate.workspace import share_folder
+
+
+class Interrupt:
+    """Remembers that SIGINT or SIGTERM came; the work looks at it at its next turn."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Turns SIGINT and SIGTERM into a flag for the length of the block."""
+    interrupt = Interrupt()
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        interrupt.asked = True
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def up(values: Mapping[str, str]) -> int:
+    """Runs the graph in the caller's domain until ctrl-C (exit code 0) or a required node's death (1)."""
+    nodes = graph.describe(values, share_folder())
+    with interruptible() as interrupt:
+        supervisor = Supervisor(nodes, say)
+        print(f"ROS_DOMAIN_ID={os.environ.get('ROS_DOMAIN_ID', '0')}", flush=True)
+        supervisor.start()
+        supervisor.run(until=interrupt)
+        codes = supervisor.stop()
+    if supervisor.failure:
+        say(supervisor.failure)
+        return 1
+    failed = {name: code for name, code in codes.items() if code not in (0, -signal.SIGINT)}
+    if failed:
+        say("ended with a failure: " + ", ".join(f"{name} ({code})" for name, code in failed.items()))
+        return 1
+    return 0
+
+
+def say(line: str) -> None:
+    """One line of the supervisor on standard error, beside the nodes' own logs."""
+    print(f"chefmate: {line}", file=sys.stderr, flush=True)
+
+
+def read_arguments(given: list[str], options: Mapping[str, str | None]) -> dict[str, str]:
+    """Arguments as options (`--seed 3`) or in launch's form (`seed:=3`), later ones winning."""
+    values = {name: value for name, value in options.items() if value is not None}
+    for text in given:
+        name, separator, value = text.partition(":=")
+        if not separator:
+            raise ArgumentError(f"{text!r} is not of the form name:=value, for example seed:=3.")
+        values[name] = value
+    if values.get("record"):
+        values["record"] = str(Path(values["record"]).expanduser().absolute())
+    return values

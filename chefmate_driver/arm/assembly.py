@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds what the node runs from its parameters, and trajectories from their message."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from trajectory_msgs.msg import JointTrajectory
+
+from chefmate_driver.arm.errors import ArmError
+from chefmate_driver.arm.model import JOINT_NAMES
+from chefmate_driver.arm.safety import MAX_OVERRIDE, MIN_OVERRIDE, Limits, SafetyFilter
+from chefmate_driver.arm.servos import ArmServos
+from chefmate_driver.arm.trajectory import POLICY_LEASE, Trajectory, check_trajectory
+from chefmate_driver.arm.units import ArmUnits
+from chefmate_driver.errors import DriverError
+from chefmate_driver.feetech.bus import FeetechBus
+
+Value = Callable[[str], Any]  # value of a parameter by name
+JOINT_LISTS = (("velocity_limits", 6), ("acceleration_limits", 6), ("home_pose", 5), ("park_pose", 5))
+
+
+def open_servos(value: Value, units: ArmUnits) -> ArmServos:
+    """Opens the bus that the parameters name and checks its servos. Raises FeetechError, ArmError."""
+    bus = FeetechBus(
+        value("port"), value("baudrate"), reply_timeout=value("reply_timeout"), retries=value("retries")
+    )
+    try:
+        return ArmServos(bus, units)
+    except DriverError:
+        bus.close()
+        raise
+
+
+def safety_filter(value: Value, units: ArmUnits) -> SafetyFilter:
+    """The filter with the parameters' limits; positions by URDF and calibration. ArmError names a wrong
+    parameter."""
+    for name, count in JOINT_LISTS:
+        if len(value(name)) != count:
+            raise ArmError(
+                f"the parameter `{name}` needs one number for each of {', '.join(JOINT_NAMES[:count])}"
+            )
+        for joint, number in zip(JOINT_NAMES, value(name), strict=False):
+            if not math.isfinite(number):
+                raise ArmError(f"the parameter `{name}` is {number} for {joint}; it must be finite")
+    lower, upper = units.limits()
+    velocity, acceleration = np.array(value("velocity_limits")), np.array(value("acceleration_limits"))
+    safety = SafetyFilter(Limits(lower, upper, velocity, acceleration, value("workspace_floor")))
+    safety.speed_override = override_in_range(value("speed_override"))
+    return safety
+
+
+def override_in_range(share: float) -> float:
+    """A finite `speed_override`, clamped: the parameter server lets pass what is a little out of range."""
+    return min(max(share, MIN_OVERRIDE), MAX_OVERRIDE)
+
+
+def trajectory_from_message(message: JointTrajectory, now: float, wall: int) -> Trajectory:
+    """A checked trajectory on the monotonic clock, or TrajectoryRejectedError.
+
+    now: s, monotonic; wall: ns, the same moment in ROS time. frame_id "policy" makes it leased.
+    """
+    stamp = message.header.stamp
+    due = stamp.sec * 1_000_000_000 + stamp.nanosec
+    return check_trajectory(
+        message.joint_names,
+        [point.time_from_start.sec + point.time_from_start.nanosec * 1e-9 for point in message.points],
+        [point.positions for point in message.points],
+        [point.velocities for point in message.points],
+        stamp=now + (due - wall) * 1e-9 if due else None,
+        now=now,
+        leased=message.header.frame_id == POLICY_LEASE,
+    )

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the arm does and why, without ROS and without a bus.
+
+The state is derived from a few facts (is the bus there, is there a fault, is torque on, is the e-stop
+latched, what moves), so no combination can contradict another. docs/arm.md has the table of transitions and
+what torque does in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chefmate_driver.arm.errors import TrajectoryRejectedError, TransitionError
+from chefmate_driver.arm.model import GRIPPER
+from chefmate_driver.arm.safety import SafetyFilter
+from chefmate_driver.arm.trajectory import Motion, Trajectory, slow_move
+
+Vector = NDArray[np.float64]
+ARRIVED = 2e-3  # rad, about a servo tick; the last command is this near to a trajectory's end
+SETTLED_SPEED = 0.05  # rad/s, a measured arm slower than this has stopped
+SETTLE_TIME = 0.5  # s, longest wait for it after an e-stop
+# After an e-stop the goal moves to the measured pose if the two differ by more: what pushes against an
+# obstacle lets go, what merely sags under its weight stays.
+PUSHING = 0.05  # rad
+
+
+class ArmState(str, Enum):
+    """As in chefmate_msgs/ArmHealth."""
+
+    UNPOWERED = "UNPOWERED"
+    READY = "READY"
+    HOLDING = "HOLDING"
+    FOLLOWING = "FOLLOWING"
+    BRAKING = "BRAKING"
+    FAULT = "FAULT"
+    ESTOPPED = "ESTOPPED"
+
+
+class _Mode(Enum):
+    HOLD = auto()
+    FOLLOW = auto()
+    BRAKE = auto()
+    SETTLE = auto()  # e-stop: brake is over, the goal goes to the measured pose
+
+
+_STATE_OF_MODE = {
+    _Mode.HOLD: ArmState.HOLDING,
+    _Mode.FOLLOW: ArmState.FOLLOWING,
+    _Mode.BRAKE: ArmState.BRAKING,
+    _Mode.SETTLE: ArmState.BRAKING,
+}
+SHADOW = "shadow mode: execute is false, trajectories are checked and not followed"
+
+
+class ArmController:
+    """Decides each cycle's goal. Not thread-safe: the loop serialises access. Times are s on one monotonic
+    clock."""
+
+    def __init__(self, safety: SafetyFilter, *, lease: float, execute: bool = True) -> None:
+        """lease: s without a heartbeat after which a leased trajectory is given up. execute False: nothing
+        moves."""
+        self.safety, self.lease, self.execute = safety, lease, execute
+        self.active = False  # False: the lifecycle node is not active, trajectories are refused
+        self.rejected = 0  # trajectories refused since start
+        self.connected = False  # every servo answers
+        self.torque = False
+        self.fault = ""
+        self.estop = ""  # reason of the latched e-stop; empty: not latched
+        self.policy_state = ""  # newest state that the policy reported
+        self.measured: Vector = np.zeros(6)  # rad
+        self.measured_velocity: Vector = np.zeros(6)  # rad/s
+        self._why = "" if execute else SHADOW
+        self._mode = _Mode.HOLD
+        self._motion: Motion | None = None
+        self._waiting: Trajectory | None = None
+        self._heartbeat = -np.inf
+        self._driving = False  # the policy's newest status says that its trajectories are to be followed
+        self._pause_began = -np.inf  # s, when it last left off driving
+        self._pause_awaited = "the start of the node"  # until the policy pauses, its trajectories are refused
+        self._settle_until = 0.0
+        self._settle_target: Vector | None = None
+
+    @property
+    def state(self) -> ArmState:
+        """State for the outside."""
+        if self.fault:
+            return ArmState.FAULT
+        if not self.connected:
+            return ArmState.UNPOWERED
+        if self.estop:
+            return ArmState.ESTOPPED
+        return _STATE_OF_MODE[self._mode] if self.torque else ArmState.READY
+
+    @property
+    def reason(self) -> str:
+        """Why it holds or is at fault; empty while all is well."""
+        return self.fault or self.estop or self._why
+
+    @property
+    def at_rest(self) -> bool:
+        """True if nothing is commanded to move and the arm does not."""
+        return self._mode is _Mode.HOLD and float(np.abs(self.measured_velocity).max()) < SETTLED_SPEED
+
+    def carries(self, trajectory: Trajectory) -> bool:
+        """True while this trajectory runs or waits for its start."""
+        running = self._motion is not None and self._motion.trajectory is trajectory
+        return running or self._waiting is trajectory
+
+    def update(self, position: Vector, velocity: Vector) -> None:
+        """A complete measurement: rad, rad/s."""
+        self.measured, self.measured_velocity = position, velocity
+
+    def connect(self, position: Vector, goals: Vector, torque: bool) -> None:
+        """Every servo answers. A fault stays until torque is switched.
+
+        torque: the servos hold already (an earlier node left them so): their own goals, rad, become the
+        reference, and nothing is written. A joint far from its goal is taken as it is measured.
+        """
+        self.connected = True
+        self.update(position, np.zeros(6))
+        self.torque = torque and not self.fault
+        self.safety.reset(np.where(np.abs(goals - position) < PUSHING, goals, position))
+        self._clear("")
+
+    def lose(self, reason: str) -> None:
+        """The bus or a servo is gone: nothing more is sent, the servos hold their last goal on their own."""
+        self.connected = False
+        self.fail(reason)
+
+    def disconnect(self) -> None:
+        """The port is given back on purpose. The servos keep their torque; a latched e-stop stays."""
+        self.connected = self.torque = False
+        self.fault = ""
+        self._clear("")
+
+    def activate(self) -> None:
+        """Trajectories are taken from now on, the policy's only after a pause. Nothing moves by that."""
+        self.active = True
+        self._pause_awaited = "the activation of the arm"
+
+    def fail(self, reason: str) -> None:
+        """A fault: nothing more is sent until torque is switched by hand."""
+        self.fault = reason
+        self.torque = False
+        self._clear(self._why)
+
+    def check_torque_on(self) -> None:
+        """Raises TransitionError where torque cannot be switched on."""
+        if not self.execute:
+            raise TransitionError(f"torque is left as it is: {SHADOW}")
+        if not self.connected:
+            raise TransitionError(f"the servos do not answer: {self.reason or 'not connected'}")
+
+    def torque_on(self, position: Vector) -> None:
+        """Torque is on and the servos' goals are `position`, rad. Clears a fault. Nothing moves by that."""
+        self.fault = ""
+        self.torque = True
+        self._pause_awaited = "torque was switched on"
+        self.safety.reset(position)
+        self._clear("")
+
+    def torque_off(self) -> None:
+        """Torque is off, the arm is limp. Clears a fault, not the e-stop."""
+        self.fault = ""
+        self.torque = False
+        self._clear("")
+
+    def accept(self, trajectory: Trajectory, now: float) -> None:
+        """Takes over a trajectory, at its start time. TrajectoryRejectedError if the state forbids it.
+
+        It replaces the one that runs (and one that waits) at once, unless it starts in the future: then it
+        waits. A leased one also waits, for as long as the lease, while the policy's newest status is not a
+        driving one: chunk and status come on two topics, so the chunk may overtake the status sent before it.
+        """
+        self._check_may_move()
+        if trajectory.leased:
+            if self._pause_awaited:
+                raise TrajectoryRejectedError(
+                    f"waiting for a new instruction or a pause of the policy after {self._pause_awaited}"
+                )
+            self._heartbeat = now
+        if not self.execute:
+            return
+        if trajectory.start > now or (trajectory.leased and not self._driving):
+            self._waiting = trajectory
+        else:
+            self._waiting = None
+            self._begin(trajectory, now)
+
+    def reject(self) -> None:
+        """Counts a trajectory that was refused."""
+        self.rejected += 1
+
+    def move_slowly(self, waypoints: Sequence[Sequence[float]], speed: float, now: float) -> float:
+        """Starts an internal one-shot trajectory from a standing arm; returns its duration, s.
+        TransitionError.
+
+        waypoints: rad (5,) each, the joints before the gripper, which keeps its goal and what it holds.
+        """
+        try:
+            self._check_may_move()
+        except TrajectoryRejectedError as error:
+            raise TransitionError(str(error)) from error
+        if not self.execute or not self.torque:
+            raise TransitionError(SHADOW if not self.execute else "torque is off; call arm/torque first")
+        if self._mode is not _Mode.HOLD:
+            raise TransitionError(f"the arm is {self.state.value}; wait until it holds")
+        whole = [[*waypoint, float(self.safety.position[GRIPPER])] for waypoint in waypoints]
+        trajectory = slow_move(whole, self.safety.position, speed * self.safety.speed_override, now)
+        self._waiting = None
+        self._begin(trajectory, now)
+        return float(trajectory.times[-1] - now)
+
+    def heartbeat(self, driving: bool, state: str, now: float) -> None:
+        """The policy said what it does, `state`; a driving one keeps its lease, any other ends it at once.
+
+        Which leased trajectory starts after a pause: one that comes after the status that ends the pause, or
+        one that waits for that status and is not older than the pause.
+        """
+        self.policy_state = state
+        if driving:
+            self._heartbeat = now
+            waiting = self._waiting
+            if not self._driving and waiting is not None and waiting.start < self._pause_began:
+                self._drop_leased()
+            self._driving = True
+            return
+        if self._driving or self._pause_awaited:
+            self._pause_began = now
+        self._driving, self._pause_awaited = False, ""
+        self._drop_leased()
+        if self._motion is not None and self._motion.leased:
+            self._brake(f"policy lease ended: the policy is {state}")
+
+    def latch_estop(self, reason: str) -> None:
+        """From now on: brake, hold the measured pose, refuse everything until `release_estop`."""
+        if not self.estop:
+            self.estop = reason
+        self._waiting = None
+        if self._mode in (_Mode.FOLLOW, _Mode.HOLD) and self.torque:
+            self._brake(self._why)
+
+    def release_estop(self) -> None:
+        """Clears the latch. Nothing moves by that, and the policy's trajectories are refused until it has
+        paused."""
+        if self.estop:
+            self._pause_awaited = "the release of the e-stop"
+        self.estop = ""
+
+    def brake(self, reason: str) -> None:
+        """Stops whatever moves, within the acceleration limits, and forgets what waits."""
+        self._waiting = None
+        if self._mode is _Mode.FOLLOW:
+            self._brake(reason)
+
+    def step(self, now: float, dt: float) -> Vector | None:
+        """The goal to send in this cycle, rad (6,), or None if the servos' goals stand. `dt`: s since the
+        last step."""
+        if not (self.connected and self.torque and self.execute) or self.fault:
+            return None
+        self._start_waiting(now)
+        if self._mode is _Mode.FOLLOW:
+            return self._follow(now, dt)
+        if self._mode is _Mode.BRAKE:
+            return self._slow_down(now, dt)
+        if self._mode is _Mode.SETTLE:
+            return self._settle(now, dt)
+        return None
+
+    def _check_may_move(self) -> None:
+        state = self.state
+        if not self.active:
+            raise TrajectoryRejectedError("the arm node is not active")
+        if state in (ArmState.FAULT, ArmState.ESTOPPED, ArmState.UNPOWERED):
+            raise TrajectoryRejectedError(f"the arm is {state.value}: {self.reason or 'not connected'}")
+        if self.execute and state is ArmState.READY:
+            raise TrajectoryRejectedError("torque is off; call arm/torque first")
+
+    def _start_waiting(self, now: float) -> None:
+        trajectory = self._waiting
+        if trajectory is None:
+            return
+        if trajectory.leased and now - self._heartbeat > self.lease:
+            self._waiting = None
+            if self._mode is _Mode.HOLD:
+                self._why = self._silence(now)
+        elif now >= trajectory.start and (self._driving or not trajectory.leased):
+            self._waiting = None
+            self._begin(trajectory, now)
+
+    def _drop_leased(self) -> None:
+        if self._waiting is not None and self._waiting.leased:
+            self._waiting = None
+
+    def _silence(self, now: float) -> str:
+        said = f", the policy last said {self.policy_state}" if self.policy_state else ""
+        return f"policy lease ended: no heartbeat for {now - self._heartbeat:.2f} s{said}"
+
+    def _begin(self, trajectory: Trajectory, now: float) -> None:
+        self._motion = Motion(trajectory, now, self.safety.position, self.safety.velocity)
+        self._mode, self._why = _Mode.FOLLOW, ""
+
+    def _follow(self, now: float, dt: float) -> Vector:
+        motion = self._motion
+        assert motion is not None
+        if motion.leased and now - self._heartbeat > self.lease:
+            self._drop_leased()
+            self._brake(self._silence(now))
+            return self._slow_down(now, dt)
+        command = self.safety.step(motion.sample(now), dt)
+        if now >= motion.end and self.safety.still:
+            target = np.clip(motion.target, self.safety.limits.lower, self.safety.limits.upper)
+            blocked = np.abs(command - target).max() > ARRIVED
+            self._stand(f"stopped by the safety filter: {self.safety.reason}" if blocked else "")
+        return command
+
+    def _brake(self, reason: str) -> None:
+        self._motion, self._mode, self._why = None, _Mode.BRAKE, reason
+        self._settle_until, self._settle_target = 0.0, None
+
+    def _slow_down(self, now: float, dt: float) -> Vector:
+        command = self.safety.brake(dt)
+        if self.safety.still:
+            if self.estop:
+                self._mode, self._settle_until = _Mode.SETTLE, now + SETTLE_TIME
+            else:
+                self._stand(self._why)
+        return command
+
+    def _settle(self, now: float, dt: float) -> Vector | None:
+        if self._settle_target is None:
+            if np.abs(self.measured_velocity).max() > SETTLED_SPEED and now < self._settle_until:
+                return None
+            target = self.safety.position.copy()
+            pushing = np.abs(self.measured - target) > PUSHING
+            pushing[GRIPPER] = False  # what it holds stays held
+            self._settle_target = np.where(pushing, self.measured, target)
+        command = self.safety.step(self._settle_target, dt)
+        if self.safety.still:
+            self._stand(self._why)
+        return command
+
+    def _clear(self, reason: str) -> None:
+        """Nothing runs and nothing waits any more."""
+        self._waiting = None
+        self._stand(reason)
+
+    def _stand(self, reason: str) -> None:
+        """What ran has ended; what waits for its start still waits."""
+        self._motion, self._mode = None, _Mode.HOLD
+        self._why = reason if self.execute else SHADOW

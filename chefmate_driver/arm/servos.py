@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arm's six servos on a bus, in radians: what the control loop reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chefmate_driver.arm.errors import ArmError, CalibrationError
+from chefmate_driver.arm.units import ArmUnits
+from chefmate_driver.feetech.bus import FeetechBus
+from chefmate_driver.feetech.errors import BusProtocolError, FeetechError, ServoMissingError
+from chefmate_driver.feetech.registers import (
+    CURRENT_UNIT,
+    FEEDBACK_ADDRESS,
+    FEEDBACK_SIZE,
+    LOAD_UNIT,
+    MODEL_STS3215,
+    VOLTAGE_UNIT,
+    Feedback,
+    decode_feedback,
+    speed_unit,
+)
+
+Vector = NDArray[np.float64]
+GOAL_ACCELERATION = 254  # register 41, the largest; the safety filter is what limits acceleration
+
+
+@dataclass(frozen=True, slots=True)
+class ServoState:
+    """One servo's health in SI units."""
+
+    temperature: float  # degree Celsius
+    voltage: float  # V
+    current: float  # A
+    load: float  # share of full PWM duty, -1..1
+
+
+def servo_state(feedback: Feedback) -> ServoState:
+    """Health of a servo from its feedback registers."""
+    return ServoState(
+        float(feedback.temperature),
+        feedback.voltage * VOLTAGE_UNIT,
+        feedback.current * CURRENT_UNIT,
+        feedback.load * LOAD_UNIT,
+    )
+
+
+class ArmServos:
+    """Joint-ordered access to the servos of one arm. One thread uses it at a time."""
+
+    def __init__(self, bus: FeetechBus, units: ArmUnits) -> None:
+        """Checks that every servo answers, is an STS3215, and holds the homing offset of the calibration
+        file.
+
+        Raises ServoMissingError, BusProtocolError, BusLostError, CalibrationError.
+        """
+        self.bus, self.units, self.ids = bus, units, units.ids
+        self._check()
+        phases = bus.sync_read("phase", self.ids)
+        # rad/s per count of the speed registers
+        self._speed: Vector = (
+            np.array([speed_unit(phases[id]) for id in self.ids], dtype=np.float64) / units.ticks_per_radian
+        )
+
+    def _check(self) -> None:
+        missing, failure = [], None
+        for joint in self.units.joints:
+            try:
+                self.bus.ping(joint.id)
+            except (ServoMissingError, BusProtocolError) as error:
+                missing.append(f"{joint.id} ({joint.name})")
+                failure = error
+                if isinstance(error, BusProtocolError):
+                    raise
+        if failure is not None:
+            raise ServoMissingError(
+                f"{self.bus.port}: no answer from servo {', '.join(missing)} at {self.bus.baudrate} baud; "
+                "check the servo supply, the cable and the ids"
+            ) from failure
+        models = self.bus.sync_read("model_number", self.ids)
+        offsets = self.bus.sync_read("homing_offset", self.ids)
+        for joint in self.units.joints:
+            if models[joint.id] != MODEL_STS3215:
+                raise FeetechError(
+                    f"{self.bus.port}: servo {joint.id} ({joint.name}) is model {models[joint.id]}, "
+                    f"not an STS3215 ({MODEL_STS3215}); other servos have other registers"
+                )
+            if offsets[joint.id] != joint.homing_offset:
+                raise CalibrationError(
+                    f"{joint.name}: the servo's homing offset is {offsets[joint.id]}, the calibration file "
+                    f"says "
+                    f"{joint.homing_offset}: angles would be wrong; name the file of this arm or calibrate "
+                    f"again"
+                )
+
+    def feedback(self) -> dict[int, Feedback]:
+        """What the servos report now, by id, without those that did not answer. BusLostError."""
+        blocks = self.bus.sync_read_block(FEEDBACK_ADDRESS, FEEDBACK_SIZE, self.ids)
+        return {id: decode_feedback(block) for id, block in blocks.items()}
+
+    def motion(self, feedback: dict[int, Feedback]) -> tuple[Vector, Vector]:
+        """Positions (rad) and velocities (rad/s), (6,) each, of complete feedback."""
+        positions = self.units.radians([feedback[id].position for id in self.ids])
+        return positions, self._speed * [feedback[id].speed for id in self.ids]
+
+    def goals(self) -> Vector:
+        """Goal positions that the servos hold, rad (6,). ServoMissingError, BusLostError."""
+        goals = self.bus.sync_read("goal_position", self.ids)
+        return self.units.radians([goals[id] for id in self.ids])
+
+    def torque(self) -> list[bool]:
+        """Which servos hold torque, in joint order. ServoMissingError, BusLostError."""
+        enabled = self.bus.sync_read("torque_enable", self.ids)
+        return [enabled[id] == 1 for id in self.ids]
+
+    def command(self, positions: Sequence[float] | Vector) -> None:
+        """Sends goal positions, rad (6,). BusLostError."""
+        self.bus.sync_write("goal_position", dict(zip(self.ids, self.units.ticks(positions), strict=True)))
+
+    def enable(self) -> Vector:
+        """Torque on, without a jump: each goal is first set to where the joint is. Returns those goals, rad
+        (6,).
+
+        Raises ArmError if a servo does not take it, ServoMissingError, BusLostError.
+        """
+        present = self.bus.sync_read("present_position", self.ids)
+        self.bus.sync_write("goal_speed", dict.fromkeys(self.ids, 0))
+        self.bus.sync_write("acceleration", dict.fromkeys(self.ids, GOAL_ACCELERATION))
+        self._confirm("goal_position", present)
+        self.bus.sync_write("lock", dict.fromkeys(self.ids, 1))
+        self._confirm("torque_enable", dict.fromkeys(self.ids, 1))
+        return self.units.radians([present[id] for id in self.ids])
+
+    def disable(self) -> None:
+        """Torque off: the arm is limp. Raises as `enable` does."""
+        self._confirm("torque_enable", dict.fromkeys(self.ids, 0))
+
+    def _confirm(self, name: str, values: dict[int, int]) -> None:
+        """Writes and reads back: a sync write has no replies."""
+        seen: dict[int, int] = {}
+        for _ in range(self.bus.retries + 1):
+            self.bus.sync_write(name, values)
+            seen = self.bus.sync_read(name, self.ids)
+            if seen == values:
+                return
+        wrong = ", ".join(f"{id}: {seen[id]}" for id in values if seen[id] != values[id])
+        raise ArmError(
+            f"servos do not take {name} (id: value read back {wrong}); check their supply and status"
+        )

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timed joint motions: rest-to-rest segments through waypoints, within speed and acceleration limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Motion", "Segment", "brake", "segment"]
+
+Array = NDArray[np.float64]
+SPEED = 1.9  # rad/s, of the 2 that an SO-101 does under load
+ACCELERATION = 7.0  # rad/s^2, of 8
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One motion of `duration` s through `waypoints` [k, 6] rad on a smooth curve, at rest at both ends.
+
+    With `velocity` [6] rad/s: instead, a stop at constant deceleration from that velocity.
+    """
+
+    phase: str
+    waypoints: Array
+    duration: float
+    velocity: Array | None = None
+
+    @property
+    def end(self) -> Array:
+        """[6] rad."""
+        return self.waypoints[-1]
+
+    def sample(self, time: float) -> Array:
+        """Joint angles [6] (rad) `time` s after the segment's start; its end afterwards."""
+        if self.velocity is not None:
+            t = min(max(time, 0.0), self.duration)
+            return self.waypoints[0] + self.velocity * (t - t * t / (2 * self.duration))
+        share = 1.0 if self.duration <= 0 else min(max(time / self.duration, 0.0), 1.0)
+        return _curve(self.waypoints, np.array([_minimum_jerk(share)]))[0]
+
+
+@dataclass
+class Motion:
+    """Segments one after the other, from `start` (s, any clock)."""
+
+    start: float
+    segments: list[Segment]
+
+    @property
+    def finish(self) -> float:
+        """When the last segment ends, s."""
+        return self.start + sum(part.duration for part in self.segments)
+
+    @property
+    def end(self) -> Array:
+        """[6] rad."""
+        return self.segments[-1].end
+
+    def at(self, time: float) -> tuple[Segment, float, int]:
+        """The segment of a time, when it began (s) and its index."""
+        begin = self.start
+        for index, part in enumerate(self.segments):
+            if time < begin + part.duration or index == len(self.segments) - 1:
+                return part, begin, index
+            begin += part.duration
+        raise ValueError("a motion needs at least one segment")
+
+    def sample(self, time: float) -> Array:
+        """Joint angles [6] (rad) at a time (s, the clock of `start`)."""
+        part, begin, _ = self.at(time)
+        return part.sample(time - begin)
+
+    def velocity(self, time: float) -> Array:
+        """Joint velocities [6] (rad/s), by a difference over 10 ms."""
+        return (self.sample(time + 0.005) - self.sample(time - 0.005)) / 0.01
+
+
+def segment(
+    phase: str, waypoints: Sequence[Array] | Array, slowness: float = 1.0, minimum: float = 0.15
+) -> Segment:
+    """A rest-to-rest segment [k, 6] as fast as the limits allow, times `slowness` (at least 1)."""
+    points = np.asarray(waypoints, dtype=np.float64)
+    share = np.linspace(0.0, 1.0, 41)
+    path = _curve(points, _minimum_jerk(share))
+    speed = np.max(np.abs(np.diff(path, axis=0))) * 40  # at a duration of 1 s
+    bend = np.max(np.abs(np.diff(path, n=2, axis=0))) * 1600
+    duration = max(speed / SPEED, np.sqrt(bend / ACCELERATION), minimum)
+    return Segment(phase, points, float(duration) * max(slowness, 1.0))
+
+
+def brake(position: Array, velocity: Array) -> Segment:
+    """A stop from `position` [6] rad and `velocity` [6] rad/s at constant deceleration within the limit."""
+    duration = max(float(np.max(np.abs(velocity))), 0.01) / ACCELERATION
+    points = np.stack([position, position + velocity * duration / 2])
+    return Segment("brake", points, duration, velocity)
+
+
+def _minimum_jerk(share: Any) -> Any:
+    """Flash and Hogan's profile: 0 to 1 with no speed and no acceleration at both ends."""
+    return share**3 * (10 - 15 * share + 6 * share**2)
+
+
+def _curve(points: Array, along: Array) -> Array:
+    """Points [m, 6] at path parameters `along` [m] in 0..1: cubic Hermite through the waypoints [k, 6]
+    (Catmull-Rom)."""
+    lengths = np.max(np.abs(np.diff(points, axis=0)), axis=1) + 1e-9
+    marks = np.concatenate([[0.0], np.cumsum(lengths)])
+    marks /= marks[-1]
+    slopes = np.gradient(points, marks, axis=0)
+    i = np.clip(np.searchsorted(marks, along, side="right") - 1, 0, len(points) - 2)
+    width = marks[i + 1] - marks[i]
+    u = ((along - marks[i]) / width)[:, None]
+    width = width[:, None]
+    return (
+        (2 * u**3 - 3 * u**2 + 1) * points[i]
+        + (u**3 - 2 * u**2 + u) * width * slopes[i]
+        + (3 * u**2 - 2 * u**3) * points[i + 1]
+        + (u**3 - u**2) * width * slopes[i + 1]
+    )

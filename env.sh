@@ -1,0 +1,19 @@
+# Gives a shell in which `chefmate` and (where a ROS 2 is sourced) `ros2` work:   source env.sh
+if [ -n "${BASH_SOURCE:-}" ]; then
+    _chefmate=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+elif [ -n "${ZSH_VERSION:-}" ]; then
+    _chefmate=$(cd "$(dirname "$(eval 'echo ${(%):-%x}')")" && pwd)
+else
+    _chefmate=${CHEFMATE_ROOT:-$(pwd)}
+fi
+if [ ! -f "$_chefmate/install/local_setup.sh" ]; then
+    echo "env.sh: $_chefmate is not set up yet, run: make -C $_chefmate setup" >&2
+else
+    if [ -z "${ROS_DISTRO:-}" ] || [ -n "${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-}" ]; then
+        [ ! -f "$_chefmate/.venv/ros_wheels.sh" ] || . "$_chefmate/.venv/ros_wheels.sh"
+    fi
+    . "$_chefmate/.venv/bin/activate"
+    COLCON_CURRENT_PREFIX="$_chefmate/install" . "$_chefmate/install/local_setup.sh"
+    export MUJOCO_GL="${MUJOCO_GL:-egl}"
+fi
+unset _chefmate

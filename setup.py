@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build of the ROS package `chefmate`.
+
+colcon (ament_python) installs through `setup.py develop/install`: every node is an executable in
+`lib/chefmate`, where `ros2 run` looks, and `bin/chefmate` is put on PATH. pip installs a wheel, which exposes
+only `chefmate`.
+"""
+
+import sys
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NODES = {
+    "arm_node": "chefmate_driver.executables:arm",
+    "camera_node": "chefmate_driver.executables:camera",
+    "kitchen_node": "chefmate_driver.executables:kitchen",
+    "policy_node": "chefmate_policy.executables:policy",
+    "perception_node": "chefmate_policy.executables:perception",
+    "sequencer_node": "chefmate_policy.executables:sequencer",
+    "recorder_node": "chefmate_policy.executables:recorder",
+}
+FRONT_DOOR = "chefmate = chefmate.cli:main"
+AS_WHEEL = any(command in sys.argv for command in ("bdist_wheel", "dist_info", "egg_info")) and not any(
+    command in sys.argv for command in ("develop", "install")
+)
+
+
+def shared(folder: str, *patterns: str) -> tuple[str, list[str]]:
+    """Files of a folder of the repository, for the same folder of share/chefmate."""
+    target = Path("share/chefmate") / folder
+    return str(target), sorted(name for pattern in patterns for name in glob(f"{folder}/{pattern}"))
+
+
+setup(
+    name="chefmate",
+    version="0.1.0",
+    description="A SO-ARM 101 that makes sandwiches because it was told to",
+    maintainer="ChefMate maintainers",
+    maintainer_email="chefmate@example.com",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(
+        include=["chefmate", "chefmate.*", "chefmate_driver*", "chefmate_policy*", "chefmate_ros*"]
+    ),
+    package_data={"": ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/chefmate"]),
+        ("share/chefmate", ["package.xml"]),
+        shared("launch", "*.launch.py"),
+        shared("config", "*.yaml", "*.xml", "*.rviz"),
+        shared("config/recipes", "*.yaml"),
+        shared("config/calibration", "*.json"),
+        *([] if AS_WHEEL else [("bin", ["bin/chefmate"])]),
+    ],
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [FRONT_DOOR]
+        + ([] if AS_WHEEL else [f"{name} = {function}" for name, function in NODES.items()])
+    },
+)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""graph.py: what the arguments become, and that bringup.launch.py starts the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from chefmate import graph
+from chefmate.errors import ArgumentError
+
+ROOT = Path(__file__).parents[2]
+REAL_ARM = {
+    "arm": "/dev/ttyACM0",
+    "scene_camera": "v4l2:0",
+    "wrist_camera": "v4l2:2",
+    "calibration": "arm.json",
+    "policy": "my_policy.backend:Backend",
+}
+
+
+def names(nodes: list[graph.Node]) -> list[str]:
+    return [node.name for node in nodes]
+
+
+def by_name(nodes: list[graph.Node], name: str) -> graph.Node:
+    return next(node for node in nodes if node.name == name)
+
+
+def test_default_graph_is_the_twin_with_every_node() -> None:
+    assert names(graph.describe({}, ROOT)) == [
+        "kitchen",
+        "arm",
+        "scene_camera",
+        "wrist_camera",
+        "policy",
+        "perception",
+        "sequencer",
+        "robot_state_publisher",
+    ]
+
+
+def test_twin_and_real_arm_differ_by_the_port_only() -> None:
+    twin = dict(by_name(graph.describe({}, ROOT, run="x"), "arm").parameters)
+    real = dict(by_name(graph.describe(REAL_ARM, ROOT), "arm").parameters)
+    assert twin.keys() == real.keys()
+    assert real["port"] == "/dev/ttyACM0"
+    differing = {key for key in twin if twin[key] != real[key]}
+    assert differing == {"port", "port_timeout", "calibration", "torque_on_start"}
+    assert "kitchen" not in names(graph.describe(REAL_ARM, ROOT))
+
+
+def test_supervision_follows_the_design() -> None:
+    nodes = graph.describe({"record": "bag", "rviz": "true"}, ROOT)
+    assert {node.name for node in nodes if node.required} == {"kitchen", "arm", "policy"}
+    assert {"scene_camera", "wrist_camera", "perception", "sequencer"} <= {n.name for n in nodes if n.respawn}
+    commanding = [node.stop_order for node in nodes if node.name in ("policy", "sequencer")]
+    assert all(order < by_name(nodes, "arm").stop_order for order in commanding)
+    assert by_name(nodes, "arm").stop_order < by_name(nodes, "kitchen").stop_order
+
+
+def test_two_runs_on_one_machine_share_nothing() -> None:
+    one, two = (by_name(graph.describe({}, ROOT, run=run), "kitchen").parameters for run in ("1", "2"))
+    assert one["port"] != two["port"]
+    assert one["shared_memory"] != two["shared_memory"]
+
+
+def test_shadow_mode_reaches_arm_and_policy() -> None:
+    nodes = graph.describe({"execute": "false"}, ROOT)
+    assert by_name(nodes, "arm").parameters["execute"] is False
+    assert by_name(nodes, "policy").parameters["execute"] is False
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"amr": "twin"}, "unknown argument 'amr'"),
+        ({"execute": "maybe"}, "not one of true, false"),
+        ({"seed": "one"}, "seed"),
+        ({"seed": "-1"}, "whole number from 0"),
+        ({"seed": "99999999999999999999"}, "whole number from 0"),
+        ({"policy": "nowhere"}, "neither expert nor module:Class"),
+        ({"record": "/"}, "exists already"),
+        ({"scene_camera": "bogus"}, "not a source"),
+        ({"workcell": "nowhere.yaml"}, "not a file"),
+        ({"speed": "1.5"}, "0.1 and 1.0"),
+        ({"namespace": "left arm"}, "ROS name"),
+        ({"arm": "/dev/ttyACM0"}, "scene_camera must be given"),
+        ({**REAL_ARM, "policy": "expert"}, "cannot drive a real arm"),
+    ],
+)
+def test_bad_argument_is_named(values: dict[str, str], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        graph.describe(values, ROOT)
+
+
+def test_every_parameter_that_the_graph_sets_stands_in_the_config_files() -> None:
+    for node in graph.describe({"record": "bag"}, ROOT):
+        for file in node.parameter_files:
+            document = yaml.safe_load(Path(file).read_text())
+            (tree,) = document.values()
+            assert set(node.parameters) <= set(tree["ros__parameters"]), node.name
+
+
+class Recorded:
+    """Stands in for a class of launch: remembers how it was built."""
+
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        self.positional, self.named = positional, named
+
+
+def load_launch_file(monkeypatch: pytest.MonkeyPatch) -> tuple[types.ModuleType, dict[str, type]]:
+    """bringup.launch.py with recording stand-ins for launch, which PyPI does not have."""
+    kinds = {
+        name: type(name, (Recorded,), {})
+        for name in (
+            "LaunchDescription",
+            "LaunchContext",
+            "DeclareLaunchArgument",
+            "LogInfo",
+            "OpaqueFunction",
+            "EnvironmentVariable",
+            "LaunchConfiguration",
+            "Node",
+        )
+    }
+    kinds["LaunchConfiguration"].perform = lambda self, context: context[self.positional[0]]  # type: ignore[attr-defined]
+    for module in ("launch", "launch.actions", "launch.substitutions", "launch_ros", "launch_ros.actions"):
+        stub = types.ModuleType(module)
+        vars(stub).update(kinds)
+        monkeypatch.setitem(sys.modules, module, stub)
+    vars(sys.modules["launch_ros"])["actions"] = sys.modules["launch_ros.actions"]
+    spec = importlib.util.spec_from_file_location("bringup", ROOT / "launch" / "bringup.launch.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module, kinds
+
+
+def test_launch_file_declares_the_arguments_of_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, kinds = load_launch_file(monkeypatch)
+    (entities,) = module.generate_launch_description().positional
+    declared = [entity for entity in entities if isinstance(entity, kinds["DeclareLaunchArgument"])]
+    assert [entity.positional[0] for entity in declared] == list(graph.DEFAULTS)
+    for entity, argument in zip(declared, graph.ARGUMENTS, strict=True):
+        assert entity.named["default_value"] == argument.default
+        assert entity.named["description"] == argument.description
+        assert entity.named.get("choices", []) == list(argument.choices)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"execute": "false", "namespace": "left"}, REAL_ARM, {"record": "bag"}]
+)
+def test_launch_file_starts_the_nodes_of_the_graph(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
+) -> None:
+    module, _ = load_launch_file(monkeypatch)
+    started = module.start_graph({**graph.DEFAULTS, **values})
+    expected = [
+        node
+        for node in graph.describe(values, module_share(module))
+        if not node.ros_only or module.installed(node.package)
+    ]
+    assert [action.named["name"] for action in started] == names(expected)
+    for action, node in zip(started, expected, strict=True):
+        named = action.named
+        assert (named["package"], named["executable"], named["namespace"]) == (
+            node.package,
+            node.executable,
+            node.namespace,
+        )
+        assert named["parameters"] == [*node.parameter_files, dict(node.parameters)]
+        assert named["respawn"] == node.respawn
+        assert bool(named["on_exit"]) == node.required
+        assert named["additional_env"] == dict(node.environment)
+
+
+def module_share(module: types.ModuleType) -> Path:
+    return Path(module.get_package_share_directory("chefmate"))
