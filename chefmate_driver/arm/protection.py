@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What keeps the servos from harm: load, current, temperature and supply, and the force of the gripper.
+
+Each quantity of each servo has three thresholds: from the first on the arm slows, at the second it brakes and
+holds, at the third it is let go in order (park if it can, then torque off). The thresholds lie before the
+servo's own protection, which switches one motor off without telling the others. docs/safety.md has the table.
+
+Sources: Feetech STS3215 memory table (registers 13, 14, 15, 28, 34, 35, 36 and their factory values: 70
+degree Celsius, 14 V, 4 V, 3.3 A, torque cut to 20 % after 2 s above 80 % load); data sheet at 12 V (stall at
+2.94 N m and 2.7 A).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chefmate_driver.arm.errors import ArmError
+from chefmate_driver.arm.grip import GripForce, GripSettings
+from chefmate_driver.arm.model import GRIPPER, JOINT_NAMES
+from chefmate_driver.feetech.packet import StatusBit, status_text
+
+Vector = NDArray[np.float64]
+LONGEST_STEP = 0.5  # s; a longer gap between two updates counts as this much
+# s of overload forgotten in a second without: who pushes again and again is stopped for most of the time.
+RELIEF = 0.25
+STATUS_TIME = 1.0  # s that a reported status bit is acted on after it was seen last
+# Reactions to the bits of the servo's status byte: these need the arm to stand still until somebody looks.
+HOLD_BITS = StatusBit.VOLTAGE | StatusBit.SENSOR | StatusBit.CURRENT | StatusBit.OVERLOAD
+
+
+class Stage(IntEnum):
+    """How far the protection has gone; a higher one includes the lower."""
+
+    NORMAL = 0
+    SLOW = 1  # speeds are scaled by Verdict.speed
+    HOLD = 2  # brake and hold, joints that push go to their measured position; trajectories are refused
+    RELEASE = 3  # park if possible, then torque off; latched until `Protection.reset`
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """What six servos report, in joint order, each (6,)."""
+
+    load: Vector  # share of full PWM duty, -1..1
+    current: Vector  # A, sign of the direction
+    temperature: Vector  # degree Celsius
+    voltage: Vector  # V
+    status: NDArray[np.int64]  # bits as feetech.packet.StatusBit
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if np.shape(values) != (6,) or not np.isfinite(values).all():
+                raise ArmError(f"vitals: {field.name} needs six finite numbers, got {values}")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the arm has to do now."""
+
+    stage: Stage
+    speed: float  # share of the speed limits, 0.1..1; multiply the owner's speed override by it
+    joints: tuple[str, ...]  # names of the servos that are the cause; empty in NORMAL
+    reason: str  # what, where, the value, the mend; empty in NORMAL
+    gripper_torque: float  # share of the stall torque, for the gripper's torque_limit (register 48)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When one quantity slows the arm, stops it, and lets it go; math.inf: never."""
+
+    slow: float
+    hold: float
+    release: float
+    hysteresis: float  # a stage ends when the value is this far below its threshold
+
+    def __post_init__(self) -> None:
+        rising = self.slow < self.hold <= self.release
+        if math.isnan(self.slow) or not rising or not 0.0 < self.hysteresis < math.inf:
+            raise ArmError(
+                "protection: thresholds must rise from slow to hold to release and the hysteresis must be "
+                f"above zero, got {self}"
+            )
+
+
+@dataclass(frozen=True)
+class ProtectionLimits:
+    """Thresholds and time constants of the protection. Defaults: docs/safety.md, with the reasons."""
+
+    # degree Celsius; the servo switches itself off at 70 (register 13)
+    temperature: Thresholds = Thresholds(55.0, 60.0, 65.0, 3.0)
+    # A, averaged over current_time: at 1.0 A an STS3215 settles some 10 K above ambient, at 2.7 A it cooks.
+    current: Thresholds = Thresholds(1.5, 2.0, 2.4, 0.2)
+    current_time: float = 2.0  # s, time constant of the average
+    # s for which the load was above `overload`; the servo cuts its torque after 2 s above 80 % (34, 35, 36)
+    overload_time: Thresholds = Thresholds(0.5, 1.0, 8.0, 0.4)
+    overload: float = 0.7  # share of full PWM duty
+    supply: float = 12.0  # V, nominal; 7.4 for the low-voltage STS3215
+    # share of the nominal supply that is missing; servos hold better than they fall, so it never releases
+    sag: Thresholds = Thresholds(0.12, 0.22, math.inf, 0.03)
+    # share above the nominal supply; 14.0 V is the servo's own limit at 12 V (register 14)
+    excess: Thresholds = Thresholds(0.08, 0.14, math.inf, 0.03)
+    smoothing: float = 0.3  # s, time constant for temperature and supply: one odd reading does nothing
+    slowest: float = 0.3  # share of speed at the hold threshold; in between linear from 1
+
+    def __post_init__(self) -> None:
+        for name in ("current_time", "supply", "smoothing"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise ArmError(f"protection: {name} must be above zero, got {getattr(self, name)}")
+        if not 0.1 <= self.slowest <= 1.0 or not 0.0 < self.overload <= 1.0:
+            raise ArmError(
+                f"protection: slowest must be 0.1..1 and overload above 0 and at most 1, got {self.slowest} "
+                f"and {self.overload}"
+            )
+
+
+class _Watch:
+    """One quantity of six servos against its thresholds, with hysteresis."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self.thresholds = thresholds
+        self.value: Vector = np.zeros(6)
+        self.stage: NDArray[np.int64] = np.zeros(6, dtype=np.int64)
+        levels = np.array([thresholds.slow, thresholds.hold, thresholds.release])
+        self._rise, self._fall = levels[:, None], (levels - thresholds.hysteresis)[:, None]
+
+    def look(self, value: Vector) -> None:
+        """Takes a new value (6,) over."""
+        self.value = value
+        reached = (value >= self._rise).sum(axis=0)
+        kept = np.minimum(self.stage, (value >= self._fall).sum(axis=0))
+        self.stage = np.maximum(reached, kept)
+
+    def speed(self, slowest: float) -> float:
+        """Share of speed: 1 at the slow threshold, `slowest` at the hold threshold, linear in between."""
+        low, high = self.thresholds.slow, self.thresholds.hold
+        share = (float(self.value.max()) - low) / (high - low)
+        return 1.0 - (1.0 - slowest) * min(max(share, 0.0), 1.0)
+
+
+class Protection:
+    """Watches the servos. One call of `update` for each complete feedback, or slower (at least 5 Hz)."""
+
+    def __init__(self, limits: ProtectionLimits | None = None, grip: GripSettings | None = None) -> None:
+        """limits, grip: None takes the defaults."""
+        self.limits = limits or ProtectionLimits()
+        self.grip = GripForce(grip)
+        self.counts: dict[str, int] = {stage.name: 0 for stage in Stage}  # entries into each since start
+        self.reset()
+
+    def reset(self) -> None:
+        """Starts anew, also after a latched RELEASE: call it when torque is switched on by hand.
+
+        What is still too hot or too low holds again at the next update.
+        """
+        limits = self.limits
+        self._last = math.nan  # s, the newest update
+        self._stage = Stage.NORMAL
+        self._released = ""  # reason of a latched release
+        self._released_joints: tuple[str, ...] = ()
+        self._temperature, self._current = _Watch(limits.temperature), _Watch(limits.current)
+        self._overload = _Watch(limits.overload_time)
+        self._sag, self._excess = _Watch(limits.sag), _Watch(limits.excess)
+        self._voltage: Vector = np.full(6, limits.supply)
+        self._reported = np.zeros(6, dtype=np.int64)  # status bits seen last
+        self._reported_for: Vector = np.zeros(6)  # s for which they still count
+        self.grip.restore()
+
+    @property
+    def torque_limits(self) -> Vector:
+        """Register 48 of each servo as a share of the stall torque, (6,).
+
+        Write all six when torque goes on, and after servos were found again: at power-up a servo takes
+        register 16. Later only the gripper's changes.
+        """
+        limits = np.ones(6)
+        limits[GRIPPER] = self.grip.limit
+        return limits
+
+    def update(self, vitals: Vitals, now: float) -> Verdict:
+        """What is to be done about `vitals`, read at `now` (s, monotonic)."""
+        first = math.isnan(self._last)
+        dt = 0.0 if first else min(max(now - self._last, 0.0), LONGEST_STEP)
+        self._last = now
+        self._filter(vitals, dt, first)
+        self.grip.update(
+            float(vitals.current[GRIPPER]),
+            float(vitals.load[GRIPPER]),
+            float(self._temperature.value[GRIPPER]),
+            dt,
+        )
+        return self._verdict(vitals, dt)
+
+    def _filter(self, vitals: Vitals, dt: float, first: bool) -> None:
+        limits = self.limits
+        share = 1.0 if first else 1.0 - math.exp(-dt / limits.smoothing)
+        hot, amps = self._temperature, self._current
+        hot.look(hot.value + share * (vitals.temperature - hot.value))
+        mean = 1.0 - math.exp(-dt / limits.current_time)
+        amps.look(amps.value + mean * (np.abs(vitals.current) - amps.value))
+        over = np.where(np.abs(vitals.load) > limits.overload, dt, -RELIEF * dt)
+        most = min(limits.overload_time.release, 2.0 * limits.overload_time.hold + 60.0)
+        self._overload.look(np.clip(self._overload.value + over, 0.0, most))
+        self._voltage = self._voltage + share * (vitals.voltage - self._voltage)
+        missing = 1.0 - self._voltage / limits.supply
+        self._sag.look(missing)
+        self._excess.look(-missing)
+
+    def _verdict(self, vitals: Vitals, dt: float) -> Verdict:
+        watches = (self._temperature, self._current, self._overload, self._sag, self._excess)
+        stages = np.array([watch.stage for watch in watches])
+        worst = int(stages.max())
+        bits = vitals.status & int(HOLD_BITS)
+        self._reported_for = np.where(bits != 0, STATUS_TIME, np.maximum(self._reported_for - dt, 0.0))
+        self._reported = np.where(bits != 0, bits, self._reported)
+        latched = self._reported_for > 0.0
+        cooked = (vitals.status & int(StatusBit.TEMPERATURE)) != 0
+        if self._released:
+            stage, reason, joints = Stage.RELEASE, self._released, self._released_joints
+        elif cooked.any():
+            stage, joints = Stage.RELEASE, _names(cooked)
+            reason = (
+                f"{', '.join(joints)}: the servo reports over-temperature; let it cool, then call arm/torque"
+            )
+        elif worst >= Stage.HOLD or not latched.any():
+            index = int(stages.max(axis=1).argmax())
+            stage, joints = Stage(worst), _names(stages[index] == worst) if worst else ()
+            reason = self._explain(index, stage, int(stages[index].argmax())) if worst else ""
+        else:
+            stage, joints = Stage.HOLD, _names(latched)
+            text = status_text(int(np.bitwise_or.reduce(self._reported[latched])))
+            reason = f"{', '.join(joints)}: the servo reports {text}; see docs/safety.md"
+        if stage is not self._stage:
+            self.counts[stage.name] += 1
+            self._stage = stage
+        if stage is Stage.RELEASE and not self._released:
+            self._released, self._released_joints = reason, joints
+        speed = min(watch.speed(self.limits.slowest) for watch in watches)
+        if stage >= Stage.HOLD:
+            speed = self.limits.slowest
+        return Verdict(stage, speed, joints, reason, self.grip.limit)
+
+    def _explain(self, index: int, stage: Stage, joint: int) -> str:
+        limits, name = self.limits, JOINT_NAMES[joint]
+        does = {Stage.SLOW: "slowed", Stage.HOLD: "holding", Stage.RELEASE: "letting go"}[stage]
+        volts = f"{name}: supply at {self._voltage[joint]:.1f} V of {limits.supply:g} V"
+        return (
+            f"{name} is at {self._temperature.value[joint]:.0f} degrees Celsius; let it cool below "
+            f"{limits.temperature.slow - limits.temperature.hysteresis:g}",
+            f"{name} draws {self._current.value[joint]:.1f} A on average; lighten its load",
+            f"{name} was above {limits.overload:.0%} load for {self._overload.value[joint]:.1f} s; free what "
+            f"blocks it or lighten its load",
+            f"{volts}; check the adapter's power and the cables",
+            f"{volts}: too high; check that the adapter fits the servos",
+        )[index] + f" ({does})"
+
+
+def _names(mask: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(name for name, hit in zip(JOINT_NAMES, mask, strict=True) if hit)
