@@ -19,3 +19,8 @@ def camera() -> int:
 def kitchen() -> int:
     """kitchen_node."""
     return enter("chefmate_driver.kitchen.node")
+
+
+def teleop() -> int:
+    """teleop_node."""
+    return enter("chefmate_driver.teleop.node")
