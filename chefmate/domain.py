@@ -16,15 +16,17 @@ from chefmate.errors import WorkspaceError
 # Domains 0..101 have ports below Linux's ephemeral range; 0 is everybody's default, so it is left alone.
 # https://docs.ros.org/en/jazzy/Concepts/Intermediate/About-Domain-ID.html
 CANDIDATES = range(1, 102)
-PORT_BASE, DOMAIN_GAIN, UNICAST_OFFSET = 7400, 250, 10
+PORT_BASE, DOMAIN_GAIN = 7400, 250
+# A participant binds a pair of unicast ports by its number; one that ended leaves a gap, so all are looked at.
+UNICAST_PORTS = range(10, 250, 2)
 
 
 @contextmanager
 def free_domain() -> Iterator[int]:
     """Holds a free domain id until the block ends.
 
-    Two callers on one machine never get the same: a lock file is held, and the first discovery port must be
-    unused.
+    Two callers on one machine never get the same: a lock file is held, and no participant's discovery port may
+    be in use.
 
     Raises:
         WorkspaceError: every domain is taken.
@@ -42,7 +44,7 @@ def free_domain() -> Iterator[int]:
             os.close(handle)
             continue
         try:
-            if _in_use(PORT_BASE + DOMAIN_GAIN * domain + UNICAST_OFFSET):
+            if any(_in_use(PORT_BASE + DOMAIN_GAIN * domain + offset) for offset in UNICAST_PORTS):
                 continue
             yield domain
             return

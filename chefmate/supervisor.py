@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class Child:
                 stdout=out,
                 stderr=subprocess.STDOUT if out else None,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                # A killed supervisor must not leave nodes that nobody stops: they get the signal of a ctrl-C.
+                preexec_fn=partial(die_with_parent, signal.SIGINT),
             )
         finally:
             if out:
@@ -73,9 +75,9 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
 
-def _die_with_parent() -> None:
-    # A killed supervisor must not leave nodes that nobody stops: they get the signal of a ctrl-C.
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+def die_with_parent(number: int) -> None:
+    """Called in a fresh child: it gets this signal when the thread that started it ends."""
+    _libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 class Supervisor:

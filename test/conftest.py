@@ -15,12 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chefmate.domain import free_domain
+from chefmate.supervisor import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,6 +84,7 @@ class StartedProcess:
             text=True,
             errors="replace",
             start_new_session=True,
+            preexec_fn=partial(die_with_parent, signal.SIGKILL),  # also when the test run is killed
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
