@@ -17,7 +17,7 @@ from chefmate.errors import WorkspaceError
 # https://docs.ros.org/en/jazzy/Concepts/Intermediate/About-Domain-ID.html
 CANDIDATES = range(1, 102)
 PORT_BASE, DOMAIN_GAIN = 7400, 250
-# A participant binds a pair of unicast ports by its number; one that ended leaves a gap, so all are looked at.
+# A participant binds a pair of ports by its number; one that ended leaves a gap, so all are looked at.
 UNICAST_PORTS = range(10, 250, 2)
 
 
@@ -25,8 +25,8 @@ UNICAST_PORTS = range(10, 250, 2)
 def free_domain() -> Iterator[int]:
     """Holds a free domain id until the block ends.
 
-    Two callers on one machine never get the same: a lock file is held, and no participant's discovery port may
-    be in use.
+    Two callers on one machine never get the same: a lock file is held, and no participant's discovery port
+    may be in use.
 
     Raises:
         WorkspaceError: every domain is taken.
