@@ -1,34 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Master of a Feetech servo bus, on a serial port through pyserial.
+"""Master of a Feetech servo bus.
 
 One thread uses a bus at a time. Every reply's id, length and checksum are checked; requests are repeated a
-bounded number of times; the error byte of each reply is kept in `status`, since a set bit still comes with
-valid data.
+bounded number of times; what went wrong is counted by servo and kind; the error byte of each reply is kept in
+`status`, since a set bit still comes with valid data. EEPROM is written only inside `FeetechBus.eeprom`.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import select
-import termios
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 
-import serial
-
+from chefmate_driver.feetech.adapter import AdapterLatency
+from chefmate_driver.feetech.counters import ErrorCounts, total
 from chefmate_driver.feetech.errors import (
-    BusLostError,
-    BusPortBusyError,
     BusProtocolError,
+    EepromError,
     FeetechError,
-    PortNotFoundError,
     RegisterError,
     ServoMissingError,
 )
 from chefmate_driver.feetech.packet import (
+    BITS_PER_BYTE,
     MAX_ID,
     OVERHEAD,
     Instruction,
@@ -38,11 +35,34 @@ from chefmate_driver.feetech.packet import (
     encode_sync_read,
     encode_sync_write,
 )
-from chefmate_driver.feetech.ports import port_holder
-from chefmate_driver.feetech.registers import Register, register
+from chefmate_driver.feetech.ports import stable_name
+from chefmate_driver.feetech.registers import BAUD_RATES, RAM_ADDRESS, Area, Register, register
+from chefmate_driver.feetech.serial_port import SerialPort
 
-BITS_PER_BYTE = 10  # 8N1
-WRITE_TIMEOUT = 0.1  # s; a full output buffer for this long means that the port is gone
+PROBES = 3  # pings of one probe; replies of two servos with one id collide, or not, by chance
+LOCK = register("lock").address
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What came back on pings of one id."""
+
+    id: int
+    pings: int
+    replies: int  # valid replies of this id
+    most_replies: int  # to a single ping
+    odd_bytes: int  # bytes that belong to no valid reply
+    status: int  # error byte of the newest reply
+
+    @property
+    def present(self) -> bool:
+        """Whether at least one servo answered."""
+        return self.replies > 0 or self.odd_bytes > 0
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether two servos have this id: two replies to one ping, or replies that collided."""
+        return self.most_replies > 1 or self.odd_bytes > 0
 
 
 class FeetechBus:
@@ -59,14 +79,19 @@ class FeetechBus:
         """
         self.port, self.baudrate = port, baudrate
         self.reply_timeout, self.retries = reply_timeout, retries
-        self.errors: dict[int, int] = {}  # lost or corrupt replies by servo id
+        self.counters: defaultdict[int, ErrorCounts] = defaultdict(ErrorCounts)  # by servo id
         self.status: dict[int, int] = {}  # error byte of the newest reply by servo id
         self.transactions = 0  # requests that got (or should have got) replies
         self.failures = 0  # transactions that failed after all repetitions
+        self.stray_packets = 0  # valid packets of servos that nobody asked lately
         self._parser = PacketParser()
-        self._serial = _open(port, baudrate)
-        self._descriptor: int = self._serial.fileno()
+        self._serial = SerialPort(port, baudrate)
+        self.stable_port = stable_name(port)  # name under which the device is found after unplugging
         self._heard = 0  # bytes received for the present request
+        self._overdue: set[int] = set()  # ids whose reply to the newest request is missing
+        self._overdue_of = b""  # what they were asked for
+        self._silent: set[int] = set()  # ids that did not even answer late
+        self._unlocked: set[int] = set()  # ids whose EEPROM is open
 
     def __enter__(self) -> FeetechBus:
         return self
@@ -80,10 +105,62 @@ class FeetechBus:
         """Frees the port. The servos keep doing what they were told."""
         self._serial.close()
 
+    @property
+    def errors(self) -> dict[int, int]:
+        """Requests without a usable reply (each repetition counts) by servo id, where there were any."""
+        return {id: counts.failed for id, counts in self.counters.items() if counts.failed}
+
+    @property
+    def error_kinds(self) -> dict[int, dict[str, int]]:
+        """Counts by servo id and kind, see ErrorCounts; only servos with which something happened."""
+        return {id: counts.as_dict() for id, counts in self.counters.items()}
+
+    @property
+    def totals(self) -> ErrorCounts:
+        """Counts of all servos together."""
+        return total(self.counters.values()) if self.counters else ErrorCounts()
+
+    @property
+    def garbage(self) -> int:
+        """Bytes received that were no part of a valid packet."""
+        return self._parser.discarded
+
+    @property
+    def latency(self) -> AdapterLatency:
+        """How the adapter hands over bytes, as it was when the port was opened."""
+        return self._serial.low_latency
+
+    def wire_time(self, *sizes: int) -> float:
+        """s that so many bytes take on the wire."""
+        return sum(sizes) * BITS_PER_BYTE / self.baudrate
+
     def ping(self, id: int) -> int:
         """Error byte of the servo. ServoMissingError or BusProtocolError if it does not answer."""
         self._request(encode(id, Instruction.PING), {id: 0}, f"ping of servo {id}")
         return self.status[id]
+
+    def probe(self, id: int, pings: int = PROBES) -> Probe:
+        """Pings an id and listens on after the first reply, so that a second servo of that id is heard.
+
+        A silent id costs one reply timeout, an answering one `pings` of them. BusLostError.
+        """
+        replies = most = odd = sent = 0
+        for _ in range(pings):
+            self._drain()
+            before = self._parser.discarded
+            self._serial.write(encode(id, Instruction.PING))
+            sent += 1
+            packets = self._listen(self.wire_time(2 * OVERHEAD) + self.reply_timeout)
+            mine = [packet for packet in packets if packet.id == id and not packet.parameters]
+            for packet in mine:
+                self.status[id] = packet.code
+            strange = sum(OVERHEAD + len(packet.parameters) for packet in packets if packet not in mine)
+            replies += len(mine)
+            most = max(most, len(mine))
+            odd += self._parser.discarded - before + strange
+            if not mine and not odd:
+                break
+        return Probe(id, sent, replies, most, odd, self.status.get(id, 0) if replies else 0)
 
     def read(self, id: int, name: str) -> int:
         """Value of a register, decoded. Raises as `ping` does."""
@@ -96,10 +173,20 @@ class FeetechBus:
         return self._request(request, {id: size}, f"read of register {address} of servo {id}")[id]
 
     def write(self, id: int, name: str, value: int) -> None:
-        """Writes a register and waits for the servo's word. Raises as `ping` does, and RegisterError."""
+        """Writes a register and waits for the servo's word. Raises as `ping` does, and RegisterError.
+
+        EEPROM: only inside `eeprom`; then a value that is there already is not written again, and what was
+        written is read back (EepromError).
+        """
         entry = _writable(name)
-        request = encode(id, Instruction.WRITE, bytes((entry.address,)) + entry.encode(value))
-        self._request(request, {id: 0}, f"write of {name} of servo {id}")
+        data = entry.encode(value)
+        if entry.area is Area.EEPROM:
+            self._allow([id], name)
+            if self.read_block(id, entry.address, entry.size) != data:
+                self._write_eeprom(id, entry, data)
+            return
+        self._guard_block(entry.address, {id: data})
+        self._write(id, entry, data)
 
     def sync_read(self, name: str, ids: Sequence[int]) -> dict[int, int]:
         """Value of a register of several servos. ServoMissingError if one does not answer."""
@@ -119,10 +206,13 @@ class FeetechBus:
         that in a control loop a dead bus costs one timeout and not several.
         """
         found = self._exchange(encode_sync_read(address, size, ids), dict.fromkeys(ids, size))
+        if len(found) == len(ids):
+            return found
         for _ in range(self.retries):
             missing = [id for id in ids if id not in found]
             if not missing or not (patient or found or self._heard):
                 break
+            self._count_retry(missing)
             found |= self._exchange(encode_sync_read(address, size, missing), dict.fromkeys(missing, size))
         if len(found) < len(ids):
             self.failures += 1
@@ -134,16 +224,90 @@ class FeetechBus:
         self.sync_write_block(entry.address, {id: entry.encode(value) for id, value in values.items()})
 
     def sync_write_block(self, address: int, values: Mapping[int, bytes]) -> None:
-        """Writes equally long bytes from `address` of several servos at once. BusLostError."""
-        self._send(encode_sync_write(address, values))
+        """Writes equally long bytes from `address` of several servos at once. RegisterError, BusLostError."""
+        self._guard_block(address, values)
+        self._serial.write(encode_sync_write(address, values))
 
     def scan(self, ids: Sequence[int] = range(1, MAX_ID)) -> list[int]:
         """Ids that answer a ping, each asked once."""
         return [id for id in ids if id in self._exchange(encode(id, Instruction.PING), {id: 0}, count=False)]
 
+    @contextmanager
+    def eeprom(self, ids: Sequence[int]) -> Iterator[FeetechBus]:
+        """Opens the EEPROM of servos for `write`, and locks it again whatever happens. For set-up tools only.
+
+        Raises EepromError if a servo holds torque, or does not take the lock.
+        """
+        holding = [id for id, on in self.sync_read("torque_enable", ids).items() if on]
+        if holding:
+            raise EepromError(
+                f"{self.port}: servo {', '.join(map(str, holding))} holds torque; switch torque off before "
+                "its EEPROM is written"
+            )
+        self._unlocked = set(ids)
+        try:
+            for id in ids:
+                self._write(id, register("lock"), b"\0")
+            yield self
+        finally:
+            opened, self._unlocked = sorted(self._unlocked), set()
+            self._lock_eeprom(opened)
+
+    def _lock_eeprom(self, ids: Sequence[int]) -> None:
+        unlocked = list(ids)
+        failure: FeetechError | None = None
+        for id in ids:
+            try:
+                self._write(id, register("lock"), b"\1")
+                if self.read(id, "lock") == 1:
+                    unlocked.remove(id)
+            except (ServoMissingError, BusProtocolError) as error:
+                failure = error
+        if unlocked:
+            raise EepromError(
+                f"{self.port}: the EEPROM of servo {', '.join(map(str, unlocked))} may still be unlocked; it "
+                "locks itself when its supply is switched off and on"
+            ) from failure
+
+    def _write_eeprom(self, id: int, entry: Register, data: bytes) -> None:
+        self._write(id, entry, data)
+        if entry.name == "id":
+            self._unlocked.remove(id)
+            id = data[0]
+            self._unlocked.add(id)
+        if entry.name == "baud_rate" and data[0] in BAUD_RATES:
+            self.baudrate = BAUD_RATES[data[0]]
+            self._serial.set_baudrate(self.baudrate)
+        kept = self.read_block(id, entry.address, entry.size)
+        if kept != data:
+            raise EepromError(
+                f"{self.port}: servo {id} did not keep {entry.name} (register {entry.address}): "
+                f"{entry.decode(data)} written, {entry.decode(kept)} read back"
+            )
+
+    def _write(self, id: int, entry: Register, data: bytes) -> None:
+        request = encode(id, Instruction.WRITE, bytes((entry.address,)) + data)
+        self._request(request, {id: 0}, f"write of {entry.name} of servo {id}")
+
+    def _allow(self, ids: Sequence[int], what: str) -> None:
+        if not self._unlocked.issuperset(ids):
+            raise RegisterError(
+                f"{what} is EEPROM, which only `arm calibrate`, `arm configure` and `arm scan --set-id` "
+                f"write, inside FeetechBus.eeprom (servo {', '.join(map(str, ids))})"
+            )
+
+    def _guard_block(self, address: int, values: Mapping[int, bytes]) -> None:
+        if address < RAM_ADDRESS:
+            self._allow(list(values), f"register {address}")
+        for id, data in values.items():
+            if address <= LOCK < address + len(data) and not data[LOCK - address]:
+                self._allow([id], "unlocking it (register lock = 0)")
+
     def _request(self, request: bytes, sizes: dict[int, int], what: str) -> dict[int, bytes]:
         heard = 0
-        for _ in range(self.retries + 1):
+        for attempt in range(self.retries + 1):
+            if attempt:
+                self._count_retry(list(sizes))
             found = self._exchange(request, sizes)
             if len(found) == len(sizes):
                 return found
@@ -153,79 +317,142 @@ class FeetechBus:
         raise self._failure(what, [id for id in sizes if id not in found])
 
     def _failure(self, what: str, missing: list[int]) -> FeetechError:
+        names = ", ".join(map(str, missing))
         if self._heard:
             return BusProtocolError(
                 f"{what} on {self.port}: {self._heard} bytes came back and none is a reply of servo "
-                f"{', '.join(map(str, missing))}; is this a Feetech servo bus at {self.baudrate} baud, "
-                "with one servo per id?"
+                f"{names}; is this a Feetech servo bus at {self.baudrate} baud, with one servo per id?"
             )
         return ServoMissingError(
-            f"{what} on {self.port}: no answer from servo {', '.join(map(str, missing))} "
+            f"{what} on {self.port}: no answer from servo {names} "
             f"at {self.baudrate} baud; check the servo supply, the cable and the ids"
         )
+
+    def _count_retry(self, ids: Sequence[int]) -> None:
+        for id in ids:
+            self.counters[id].retries += 1
 
     def _exchange(self, request: bytes, sizes: Mapping[int, int], *, count: bool = True) -> dict[int, bytes]:
         """Sends a request; returns the payload of each timely reply of the size in `sizes`."""
         self.transactions += 1
-        self._clear_input()
-        self._send(request)
-        expected = sum(OVERHEAD + size for size in sizes.values())
-        wire = (len(request) + expected) * BITS_PER_BYTE / self.baudrate
-        deadline = time.monotonic() + wire + self.reply_timeout
+        subject = request[4:7]  # instruction, address, size: replies to equal ones cannot be told apart
+        self._settle(subject)
+        parser = self._parser
+        discarded = parser.discarded
+        self._serial.write(request)
+        expected = sum(sizes.values()) + OVERHEAD * len(sizes)
+        deadline = time.monotonic() + self.wire_time(len(request), expected) + self.reply_timeout
         found: dict[int, bytes] = {}
+        strangers: list[Packet] = []
         self._heard = 0
         while len(found) < len(sizes):
             remaining = deadline - time.monotonic()
             if remaining <= 0.0:
                 break
-            for packet in self._receive(remaining):
-                self._take(packet, sizes, found)
-        for packet in self._parser.finish() if len(found) < len(sizes) else ():
-            self._take(packet, sizes, found)
+            data = self._serial.read(remaining)
+            self._heard += len(data)
+            for packet in parser.feed(data):
+                self._take(packet, sizes, found, strangers)
+        if len(found) == len(sizes):
+            if strangers:
+                self._count_strangers(strangers, sizes)
+            self._silent.difference_update(found)
+            return found
+        for packet in parser.finish():
+            self._take(packet, sizes, found, strangers)
+        missing = [id for id in sizes if id not in found]
         if count:
-            for id in sizes:
-                if id not in found:
-                    self.errors[id] = self.errors.get(id, 0) + 1
+            self._count_missing(missing, sizes, strangers, parser.discarded - discarded)
+        self._silent.difference_update(found)
+        self._overdue, self._overdue_of = set(missing), subject
         return found
 
-    def _take(self, packet: Packet, sizes: Mapping[int, int], found: dict[int, bytes]) -> None:
-        # Anything else is noise, an echo, or a late reply to an earlier request.
-        if packet.id in sizes and len(packet.parameters) == sizes[packet.id]:
-            found[packet.id] = packet.parameters
-            self.status[packet.id] = packet.code
+    def _take(
+        self, packet: Packet, sizes: Mapping[int, int], found: dict[int, bytes], strangers: list[Packet]
+    ) -> None:
+        id = packet.id
+        if sizes.get(id) != len(packet.parameters):
+            strangers.append(packet)
+            return
+        if id in found:  # the newer one counts: the other was late, or another servo's
+            self._count_extra(id)
+        found[id] = packet.parameters
+        self.status[id] = packet.code
 
-    def _guard(self, action: Callable[[], object], verb: str) -> object:
-        try:
-            return action()
-        except (OSError, serial.SerialException, termios.error) as error:
-            raise BusLostError(
-                f"{self.port} is lost ({verb}: {error}); check the USB cable, or the twin"
-            ) from error
+    def _count_extra(self, id: int) -> None:
+        if id in self._overdue:
+            self._overdue.discard(id)
+            self.counters[id].late += 1
+        else:
+            self.counters[id].duplicate += 1
 
-    def _send(self, data: bytes) -> None:
-        self._guard(lambda: self._serial.write(data), "write")
+    def _count_strangers(self, strangers: Sequence[Packet], sizes: Mapping[int, int]) -> None:
+        for packet in strangers:
+            if packet.id in self._overdue:
+                self._overdue.discard(packet.id)
+                self.counters[packet.id].late += 1
+            elif packet.id not in sizes:
+                self.stray_packets += 1
 
-    def _clear_input(self) -> None:
+    def _count_missing(
+        self, missing: Sequence[int], sizes: Mapping[int, int], strangers: Sequence[Packet], odd: int
+    ) -> None:
+        """One kind for each reply that did not come, by what came instead. odd: bytes of no packet."""
+        others = sum(1 for packet in strangers if packet.id not in sizes and packet.id not in self._overdue)
+        misfits = {packet.id for packet in strangers} | self._parser.accused
+        for id in missing:
+            counts = self.counters[id]
+            if id in misfits:
+                counts.corrupt += 1
+                odd -= OVERHEAD + sizes[id]
+            elif others:
+                counts.wrong_id += 1
+                others -= 1
+            elif odd > 0:
+                counts.corrupt += 1
+                odd -= OVERHEAD + sizes[id]
+            else:
+                counts.lost += 1
+
+    def _settle(self, subject: bytes) -> None:
+        """Makes sure that no reply to an earlier request is taken for one to the next.
+
+        Replies carry no number. So after a missing one the line is watched for one more timeout, unless the
+        same thing is asked again (then a late reply is merely older) or the servo has been silent all along.
+        """
+        if self._overdue and subject != self._overdue_of and not self._overdue <= self._silent:
+            deadline = time.monotonic() + self.reply_timeout
+            while self._overdue and (left := deadline - time.monotonic()) > 0.0:
+                self._drop(self._serial.read(left))
+            self._silent |= self._overdue
+            self._overdue.clear()
+        self._drain()
+        if subject != self._overdue_of:
+            self._overdue.clear()
+
+    def _drain(self) -> None:
+        """Forgets what came since the newest request was done with."""
+        data = self._serial.read(0.0)
+        while data:
+            self._drop(data)
+            data = self._serial.read(0.0)
         self._parser.clear()
-        self._guard(lambda: termios.tcflush(self._descriptor, termios.TCIFLUSH), "flush")
 
-    def _receive(self, timeout: float) -> list[Packet]:
-        """Packets completed by the bytes that arrive within `timeout` s."""
-        # pyserial's own timeout sets up the port anew on each change, so waiting is done here.
-        if not select.select([self._descriptor], [], [], timeout)[0]:
-            return []
-        try:
-            data = os.read(self._descriptor, 4096)
-        except BlockingIOError:
-            return []
-        except OSError as error:
-            raise BusLostError(
-                f"{self.port} is lost (read: {error}); check the USB cable, or the twin"
-            ) from error
-        if not data:
-            raise BusLostError(f"{self.port} is lost (end of file); check the USB cable, or the twin")
-        self._heard += len(data)
-        return self._parser.feed(data)
+    def _drop(self, data: bytes) -> None:
+        for packet in self._parser.feed(data):
+            if packet.id in self._overdue:
+                self._overdue.discard(packet.id)
+                self.counters[packet.id].late += 1
+            else:
+                self.stray_packets += 1
+
+    def _listen(self, seconds: float) -> list[Packet]:
+        """All packets of the next `seconds`."""
+        deadline = time.monotonic() + seconds
+        packets: list[Packet] = []
+        while (left := deadline - time.monotonic()) > 0.0:
+            packets += self._parser.feed(self._serial.read(left))
+        return packets + self._parser.finish()
 
 
 def _writable(name: str) -> Register:
@@ -233,26 +460,3 @@ def _writable(name: str) -> Register:
     if not entry.writable:
         raise RegisterError(f"{name} (register {entry.address}) is read-only")
     return entry
-
-
-def _open(port: str, baudrate: int) -> serial.Serial:
-    if not os.path.exists(port):
-        raise PortNotFoundError(
-            f"{port} does not exist; plug the arm in, or set the parameter `port` (ls /dev/serial/by-id)"
-        )
-    try:
-        # exclusive: a flock on the device, which every pyserial user that asks for it respects.
-        opened = serial.Serial(port, baudrate, timeout=0, write_timeout=WRITE_TIMEOUT, exclusive=True)
-    except (serial.SerialException, OSError, termios.error, ValueError) as error:
-        number = getattr(error, "errno", None)
-        if number in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EBUSY):
-            raise BusPortBusyError(f"{port} is in use by {port_holder(port)}; stop that first") from error
-        if number in (errno.EACCES, errno.EPERM):
-            raise FeetechError(
-                f"no permission to open {port}; run: sudo usermod -aG dialout $USER, then log in again"
-            ) from error
-        raise FeetechError(f"{port} cannot be opened as a serial port at {baudrate} baud: {error}") from error
-    if not os.path.realpath(port).startswith("/dev/pts/"):
-        # Keeps out programs that lock nothing. Not on a pty: there the flag would outlive a killed process.
-        fcntl.ioctl(opened.fileno(), termios.TIOCEXCL)
-    return opened

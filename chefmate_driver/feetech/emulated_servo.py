@@ -9,7 +9,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from chefmate_driver.feetech.packet import StatusBit
-from chefmate_driver.feetech.plant import MAX_ACCELERATION, MAX_SPEED, STALL_TORQUE, ServoDrive, ServoPlant
+from chefmate_driver.feetech.plant import (
+    MAX_ACCELERATION,
+    MAX_SPEED,
+    STALL_TORQUE,
+    ServoDrive,
+    ServoMeasurement,
+    ServoPlant,
+)
 from chefmate_driver.feetech.registers import (
     ACCELERATION_UNIT,
     CURRENT_UNIT,
@@ -35,6 +42,9 @@ SUPPLY = 12.1  # V
 SUPPLY_SAG = 0.4  # V at stall, plausible for a 12 V 5 A adapter and the bus cable
 MOVING_SPEED = 0.02  # rad/s, above it the `moving` register reads 1
 TORQUE_CENTRE = 128  # value of torque_enable that makes the present position 2048
+RETURN_DELAY_UNIT = 2e-6  # s per count of register 7
+PROTECTION_UNIT = 0.01  # s per count of register 35
+JAM_STIFFNESS = 30.0  # N m per rad that a jammed servo pushes, up to its torque limit
 
 # Power-up values that differ from 0, as LeRobot's set-up leaves an SO-ARM 101.
 _DEFAULTS: dict[str, int] = {
@@ -76,6 +86,9 @@ _EEPROM = frozenset(
     for address in range(r.address, r.address + r.size)
 )
 _TORQUE, _LOCK = register("torque_enable").address, register("lock").address
+_RETURN_DELAY = register("return_delay").address
+_MAX_TEMPERATURE = register("max_temperature").address
+_MAX_VOLTAGE, _MIN_VOLTAGE = register("max_voltage").address, register("min_voltage").address
 
 
 class ServoJoint(Protocol):
@@ -115,6 +128,14 @@ class EmulatedServo:
         self.joint, self.index = joint, index
         self.temperature = AMBIENT  # degree Celsius
         self.faults = StatusBit(0)  # bits that a test sets, besides those that the servo finds itself
+        self.latched = StatusBit(0)  # bits that stay until torque_enable is written
+        self.supply = SUPPLY  # V
+        self.powered = True  # False: answers nothing; see `power_off`
+        # Whether pushing above overload_torque for protection_time latches an overload, as on the servo. A
+        # plant without friction in its gears holds loads that a real servo would not, so only a jam has it.
+        self.overload_protection = False
+        self._jam: float | None = None  # rad, where the shaft is jammed
+        self._pushing_since: float | None = None
         self._plant, self._clock = plant, clock
         self._memory = bytearray(TABLE_SIZE)
         for name, value in _DEFAULTS.items():
@@ -140,8 +161,41 @@ class EmulatedServo:
         entry = register(name)
         return entry.decode(self._memory[entry.address : entry.address + entry.size])
 
+    @property
+    def return_delay(self) -> float:
+        """s between an instruction packet and this servo's reply, register 7."""
+        return self._memory[_RETURN_DELAY] * RETURN_DELAY_UNIT
+
+    def set_return_delay(self, value: int) -> int:
+        """Changes register 7 until the next power cycle; returns what it was."""
+        before = self._memory[_RETURN_DELAY]
+        self._memory[_RETURN_DELAY] = value
+        return before
+
+    def jam(self) -> None:
+        """The shaft stays where it is from now on, and a goal elsewhere makes the motor push."""
+        self._jam = self._plant.measure(self.index).position
+        self._apply()
+
+    def free(self) -> None:
+        """Ends a jam."""
+        self._jam = self._pushing_since = None
+        self._apply()
+
+    def overload(self) -> None:
+        """Latches an overload: status bit and torque off until torque_enable is written."""
+        self.latched |= StatusBit.OVERLOAD
+        self._refresh()
+
+    def power_off(self) -> None:
+        """No supply: no answers, no torque."""
+        self.power_cycle()
+        self.powered = False
+
     def power_cycle(self) -> None:
         """Off and on again: torque off, EEPROM as last saved."""
+        self.powered, self.latched, self._pushing_since = True, StatusBit(0), None
+        self._pending = None
         self._memory[:] = self._eeprom
         self._store("torque_limit", self._load("max_torque"))
         measured = self._plant.measure(self.index)
@@ -166,6 +220,8 @@ class EmulatedServo:
                 if unlocked and place in _EEPROM:
                     saved[place] = data[place - address]
         self._eeprom = bytes(saved)
+        if _TORQUE in touched:
+            self.latched, self._pushing_since = StatusBit(0), None
         if self._memory[_TORQUE] == TORQUE_CENTRE:
             self._centre()
         if not _DRIVE.isdisjoint(touched):
@@ -187,9 +243,11 @@ class EmulatedServo:
     @property
     def status(self) -> int:
         """Fault bits as the reply's error byte shows them."""
-        found = self.faults
-        if self.temperature > self._memory[register("max_temperature").address]:
+        found = self.faults | self.latched
+        if self.temperature > self._memory[_MAX_TEMPERATURE]:
             found |= StatusBit.TEMPERATURE
+        if not self._memory[_MIN_VOLTAGE] <= self.supply / VOLTAGE_UNIT <= self._memory[_MAX_VOLTAGE]:
+            found |= StatusBit.VOLTAGE
         return int(found)
 
     def _store(self, name: str, value: int) -> None:
@@ -225,7 +283,7 @@ class EmulatedServo:
         acceleration = self._load("acceleration") * ACCELERATION_UNIT / scale
         command = ServoDrive(
             enabled=self._memory[_TORQUE] == 1,
-            target=self._target(),
+            target=self._target() if self._jam is None else self._jam,
             speed=min(speed or MAX_SPEED, MAX_SPEED),
             acceleration=min(acceleration or MAX_ACCELERATION, MAX_ACCELERATION),
             torque_limit=min(self._load("torque_limit"), 1000) / 1000.0,
@@ -237,8 +295,9 @@ class EmulatedServo:
     def _refresh(self) -> None:
         """Writes what the sensors see into registers 56 to 70."""
         measured = self._plant.measure(self.index)
-        share = max(-1.0, min(1.0, measured.torque / STALL_TORQUE))
+        share = max(-1.0, min(1.0, self._torque(measured) / STALL_TORQUE))
         self._warm(share)
+        self._protect(share)
         if self.status & self._load("unloading_conditions") and self._memory[_TORQUE]:
             self._memory[_TORQUE] = 0
             self._apply()
@@ -247,12 +306,34 @@ class EmulatedServo:
         self._store("present_position", self._present(measured.position))
         self._store("present_speed", round(measured.velocity * self.joint.ticks_per_radian / unit))
         self._store("present_load", round(share * 1000.0))
-        self._store("present_voltage", round((SUPPLY - SUPPLY_SAG * abs(share)) / VOLTAGE_UNIT))
+        self._store("present_voltage", round((self.supply - SUPPLY_SAG * abs(share)) / VOLTAGE_UNIT))
         self._store("present_temperature", round(self.temperature))
         self._store("status", self.status)
         self._store("moving", int(abs(measured.velocity) > MOVING_SPEED))
         self._store("target_position", self._load("goal_position"))
         self._store("present_current", round(math.copysign(current, share) / CURRENT_UNIT))
+
+    def _torque(self, measured: ServoMeasurement) -> float:
+        """N m that the motor exerts; a jammed one pushes towards its goal."""
+        if self._jam is None:
+            return measured.torque
+        if self._memory[_TORQUE] != 1:
+            return 0.0
+        limit = STALL_TORQUE * min(self._load("torque_limit"), 1000) / 1000.0
+        return max(-limit, min(limit, JAM_STIFFNESS * (self._target() - measured.position)))
+
+    def _protect(self, share: float) -> None:
+        """Overload protection, registers 35 and 36."""
+        if not (self.overload_protection or self._jam is not None):
+            return
+        if abs(share) * 100.0 < self._load("overload_torque"):
+            self._pushing_since = None
+            return
+        now = self._clock()
+        if self._pushing_since is None:
+            self._pushing_since = now
+        elif now - self._pushing_since >= self._load("protection_time") * PROTECTION_UNIT:
+            self.latched |= StatusBit.OVERLOAD
 
     def _warm(self, share: float) -> None:
         now = self._clock()

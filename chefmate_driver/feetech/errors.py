@@ -31,4 +31,8 @@ class ServoMissingError(FeetechError):
 
 
 class RegisterError(FeetechError):
-    """A register is unknown, read-only, or cannot hold the value."""
+    """A register is unknown, read-only, cannot hold the value, or is EEPROM and locked."""
+
+
+class EepromError(FeetechError):
+    """A servo's EEPROM cannot be written now, or did not keep what was written."""

@@ -9,8 +9,8 @@ little-endian. Source: Feetech communication protocol manual for SMS/STS servos.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 HEADER = b"\xff\xff"
 BROADCAST_ID = 0xFE
@@ -18,6 +18,7 @@ MAX_ID = 0xFD
 MIN_LENGTH = 2
 # header 2, id 1, length 1, code 1, checksum 1
 OVERHEAD = 6
+BITS_PER_BYTE = 10  # 8N1
 
 
 class Instruction(IntEnum):
@@ -48,8 +49,7 @@ def status_text(status: int) -> str:
     return ", ".join(bit.name.lower() for bit in StatusBit if bit.name is not None and status & bit)
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """One packet. `code` is the instruction, or the error byte of a status packet."""
 
     id: int
@@ -92,18 +92,20 @@ class PacketParser:
 
     A wrong checksum or length costs one byte, after which the search goes on, so a packet that follows
     garbage is found even where the garbage looked like a header. Attributes `discarded` (bytes) and `corrupt`
-    (checksums) count.
+    (checksums) count; `accused` holds the ids that the packets with a wrong checksum named, until cleared.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self.discarded = 0
         self.corrupt = 0
+        self.accused: set[int] = set()
 
     def clear(self) -> None:
         """Forgets an unfinished packet."""
         self.discarded += len(self._buffer)
         self._buffer.clear()
+        self.accused.clear()
 
     @property
     def pending(self) -> int:
@@ -148,6 +150,7 @@ class PacketParser:
                 break
             if ~sum(buffer[start + 2 : end - 1]) & 0xFF != buffer[end - 1]:
                 self.corrupt += 1
+                self.accused.add(buffer[start + 2])
                 self.discarded += 1
                 start += 1
                 continue

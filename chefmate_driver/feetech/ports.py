@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who uses a serial port, as Linux tells."""
+"""Serial ports as Linux knows them: who uses one, and under which name it is found again."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+BY_ID = Path("/dev/serial/by-id")  # udev's links, named by adapter and serial number
 
 
 def _command(pid: int) -> str:
@@ -56,3 +58,16 @@ def port_holder(port: str) -> str:
     if not pids:
         return "another process"
     return ", ".join(f"process {pid} ({_command(pid) or 'name unknown'})" for pid in pids)
+
+
+def stable_name(port: str, folder: Path = BY_ID) -> str:
+    """The name in `folder` that leads to the same device, or `port` itself if there is none.
+
+    After unplugging, the kernel may give the same adapter another number; udev's name for it stays. A port
+    under a name of its own (a udev rule's, the twin's) keeps that.
+    """
+    if not port.startswith("/dev/tty") or not folder.is_dir():
+        return port
+    device = os.path.realpath(port)
+    names = sorted(str(link) for link in folder.iterdir() if os.path.realpath(link) == device)
+    return names[0] if names else port

@@ -18,11 +18,16 @@ STEPS_PER_TURN = 4096
 MAX_POSITION = 4095  # ticks, in single-turn mode
 RADIANS_PER_STEP = 2.0 * math.pi / STEPS_PER_TURN
 PHASE_FINE_SPEED = 0b100  # bit 2 of `phase`: speeds count 1 step/s, else 50 step/s
+PHASE_MULTI_TURN = 0b1_0000  # bit 4 of `phase`: positions count on over several turns
 COARSE_SPEED = 50.0  # step/s per count
 ACCELERATION_UNIT = 100.0  # step/s^2 per count
 CURRENT_UNIT = 0.0065  # A per count
 VOLTAGE_UNIT = 0.1  # V per count
 LOAD_UNIT = 0.001  # share of full PWM duty per count
+
+
+# Codes of `baud_rate` on which all sources agree.
+BAUD_RATES = {0: 1_000_000, 1: 500_000, 2: 250_000, 3: 128_000, 4: 115_200}
 
 
 class Area(Enum):
@@ -125,6 +130,7 @@ _ROWS: tuple[tuple[str, int, int, Area, bool, int | None], ...] = (
 )
 
 REGISTERS: dict[str, Register] = {row[0]: Register(*row) for row in _ROWS}
+RAM_ADDRESS = 40  # the first register that is no EEPROM
 TABLE_SIZE = 96  # bytes that the emulator keeps; nothing above is documented
 
 # Everything that changes while a servo runs, in one read: registers 56 to 70.

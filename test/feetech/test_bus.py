@@ -28,7 +28,7 @@ from chefmate_driver.feetech.errors import (
     RegisterError,
     ServoMissingError,
 )
-from chefmate_driver.feetech.packet import StatusBit, encode
+from chefmate_driver.feetech.packet import BROADCAST_ID, Instruction, StatusBit, encode
 from chefmate_driver.feetech.plant import MAX_SPEED, SimplePlant
 from chefmate_driver.feetech.registers import FEEDBACK_ADDRESS, FEEDBACK_SIZE, decode_feedback
 from chefmate_ros.share import share_file
@@ -51,7 +51,7 @@ def port(tmp_path: Path, plant: SimplePlant) -> Iterator[EmulatedPort]:
 
 @pytest.fixture
 def bus(port: EmulatedPort) -> Iterator[FeetechBus]:
-    with FeetechBus(str(port.link), reply_timeout=0.1) as opened:
+    with FeetechBus(str(port.link), reply_timeout=0.5) as opened:
         yield opened
 
 
@@ -67,7 +67,7 @@ def reaches(condition: Callable[[], bool], timeout: float = 3.0) -> bool:
 def test_all_servos_answer_a_scan_and_name_their_model(bus: FeetechBus) -> None:
     bus.reply_timeout = 0.005
     assert bus.scan(range(1, 12)) == IDS
-    bus.reply_timeout = 0.1
+    bus.reply_timeout = 0.5
     assert bus.sync_read("model_number", IDS) == dict.fromkeys(IDS, 777)
 
 
@@ -126,15 +126,15 @@ def test_load_and_temperature_rise_under_load(
 
 def test_homing_offset_shifts_the_present_position(bus: FeetechBus) -> None:
     present = bus.read(4, "present_position")
-    bus.write(4, "lock", 0)
-    bus.write(4, "homing_offset", 100)
+    with bus.eeprom([4]):
+        bus.write(4, "homing_offset", 100)
     assert bus.read(4, "present_position") == present - 100
 
 
 def test_eeprom_is_kept_over_a_power_cycle_only_while_unlocked(bus: FeetechBus, port: EmulatedPort) -> None:
-    bus.write(4, "max_temperature", 65)
-    bus.write(5, "lock", 0)
-    bus.write(5, "max_temperature", 65)
+    bus._serial.write(encode(4, Instruction.WRITE, bytes((13, 65))))  # as a client that does not unlock first
+    with bus.eeprom([5]):
+        bus.write(5, "max_temperature", 65)
     bus.write(5, "torque_enable", 1)
     with port.emulator.lock:
         for servo in port.emulator.servos:
@@ -145,11 +145,9 @@ def test_eeprom_is_kept_over_a_power_cycle_only_while_unlocked(bus: FeetechBus, 
 
 
 def test_reg_write_waits_for_action(bus: FeetechBus) -> None:
-    from chefmate_driver.feetech.packet import BROADCAST_ID, Instruction, encode
-
     bus._exchange(encode(1, Instruction.REG_WRITE, b"\x2a\x10\x08"), {1: 0})
     assert bus.read(1, "goal_position") != 0x0810
-    bus._send(encode(BROADCAST_ID, Instruction.ACTION))
+    bus._serial.write(encode(BROADCAST_ID, Instruction.ACTION))
     assert bus.read(1, "goal_position") == 0x0810
 
 
@@ -223,7 +221,7 @@ def servo_that_always_says(reply: bytes) -> Iterator[FeetechBus]:
     try:
         with FeetechBus(os.ttyname(slave), reply_timeout=0.05, retries=1) as bus:
             yield bus
-            bus._send(b"end")
+            bus._serial.write(b"end")
             thread.join()
     finally:
         os.close(master)
@@ -346,7 +344,7 @@ def test_a_file_in_the_links_place_is_left_alone(tmp_path: Path, plant: SimplePl
 
 
 def test_garbage_before_a_request_does_not_silence_the_emulator(bus: FeetechBus) -> None:
-    bus._send(b"\xff\xff\x01\xf0 half a packet that never ends")
+    bus._serial.write(b"\xff\xff\x01\xf0 half a packet that never ends")
     assert reaches(lambda: 1 in bus._exchange(bytes.fromhex("ffff010201fb"), {1: 0}), 1.0)
 
 
