@@ -61,6 +61,7 @@ class EmulatedPort:
         timing; only where it has a process and a core of its own.
         """
         self.emulator, self.link, self.tap = emulator, link, tap
+        self.reply_tap: Tap | None = None  # as `tap`, for what goes to the master; may be set at any time
         self.pace, self.spin = pace, spin
         self.path = ""  # of the pty, once started
         self.requests = 0  # instruction packets seen
@@ -234,6 +235,8 @@ class EmulatedPort:
             self._write(self._outgoing.popleft()[1])
 
     def _write(self, data: bytes) -> None:
+        if self.reply_tap is not None:
+            self.reply_tap(time.monotonic(), data)
         try:
             os.write(self._master, data)
         except BlockingIOError:
