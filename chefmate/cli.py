@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chefmate import graph
+from chefmate import arm, graph
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
@@ -45,9 +45,7 @@ def parser() -> argparse.ArgumentParser:
     for verb in ("pause", "resume", "skip", "retry", "abort"):
         tell(commands.add_parser(verb, help=f"{verb} the recipe in progress"))
 
-    arm = commands.add_parser("arm", help="stop, release, home, park, or switch the torque of a running arm")
-    arm.add_argument("verb", choices=("estop", "release", "home", "park", "torque-on", "torque-off"))
-    tell(arm)
+    arm.add(commands.add_parser("arm", help="set up, check, drive and stop the arm"))
 
     sandwich = commands.add_parser("sandwich", help="whole job on the twin: graph, goal, result folder")
     sandwich.add_argument("recipe", nargs="?", default="cheese_sandwich")
@@ -107,6 +105,8 @@ def run(options: argparse.Namespace) -> int:
         from chefmate.perception_view import view
 
         return view(options)
+    if options.command == "arm":
+        return arm.run(options)
     from chefmate.tell import command
 
     return command(options)
