@@ -26,6 +26,11 @@ class Interrupt:
     def __call__(self) -> bool:
         return self.asked
 
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if it came: for waits that are given up at once."""
+        if self.asked:
+            raise KeyboardInterrupt
+
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
