@@ -84,6 +84,8 @@ def bench_sandwich(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     interrupted = False
     folder = options.out or Path("out") / datetime.now().strftime("bench-%Y-%m-%dT%H-%M-%S")
+    if taken := [seed for seed in seeds(options.seeds) if (folder / f"seed-{seed}").exists()]:
+        raise ArgumentError(f"--out {folder} holds results of seed {taken[0]} already; name another folder.")
     say(f"results and logs of each seed in {folder}")
     with interruptible() as interrupt:
         for seed in seeds(options.seeds):

@@ -78,13 +78,30 @@ def v4l2_device(name: str) -> Path:
     return path
 
 
-class V4l2Source(FrameSource):
+class OpenCVSource(FrameSource):
+    """What reads through a cv2.VideoCapture, once `open` has made it."""
+
+    _capture: cv2.VideoCapture | None = None
+
+    def retrieve(self, out: Image) -> None:
+        ok, image = self._capture.retrieve() if self._capture is not None else (False, None)
+        if not ok or image is None:
+            raise CameraError(f"{self.name} gave a frame that cannot be decoded.")
+        self.check_size(image)
+        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
+
+    def close(self) -> None:
+        if self._capture is not None:
+            self._capture.release()
+            self._capture = None
+
+
+class V4l2Source(OpenCVSource):
     """A USB camera. Its stamps are the driver's capture times."""
 
     def __init__(self, device: str, settings: CameraSettings) -> None:
         super().__init__(f"v4l2:{device}", settings)
         self._device = device
-        self._capture: cv2.VideoCapture | None = None
         self._sequence = -1
 
     def open(self) -> None:
@@ -116,26 +133,13 @@ class V4l2Source(FrameSource):
         age = time.monotonic_ns() - int(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
         return Capture(now - age if 0 <= age < 1_000_000_000 else now, self._sequence)
 
-    def retrieve(self, out: Image) -> None:
-        ok, image = self._capture.retrieve() if self._capture is not None else (False, None)
-        if not ok or image is None:
-            raise CameraError(f"{self.name} gave a frame that cannot be decoded.")
-        self.check_size(image)
-        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
 
-    def close(self) -> None:
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
-
-
-class VideoFileSource(FrameSource):
+class VideoFileSource(OpenCVSource):
     """A video file, played at the settings' rate (not the file's). Stamps are the moments of playing."""
 
     def __init__(self, path: Path, settings: CameraSettings) -> None:
         super().__init__(f"file:{path}", settings)
         self._path = path
-        self._capture: cv2.VideoCapture | None = None
         self._sequence = -1
         self._pace = Pace(settings.rate, settings.phase)
 
@@ -164,18 +168,6 @@ class VideoFileSource(FrameSource):
                 raise CameraError(f"{self.name} holds no frame.")
         self._sequence += 1
         return Capture(time.time_ns(), self._sequence)
-
-    def retrieve(self, out: Image) -> None:
-        ok, image = self._capture.retrieve() if self._capture is not None else (False, None)
-        if not ok or image is None:
-            raise CameraError(f"{self.name} holds a frame that cannot be decoded.")
-        self.check_size(image)
-        cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
-
-    def close(self) -> None:
-        if self._capture is not None:
-            self._capture.release()
-            self._capture = None
 
 
 class FolderSource(FrameSource):
