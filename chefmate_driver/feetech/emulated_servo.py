@@ -67,6 +67,7 @@ _DEFAULTS: dict[str, int] = {
     "protective_torque": 20,
     "protection_time": 200,
     "overload_torque": 80,
+    "over_current_time": 200,
     "lock": 1,
     "max_acceleration": 254,
 }
