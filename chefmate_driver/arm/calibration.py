@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeRobot's calibration file, read and written in its exact format.
+"""LeRobot's calibration file, read and written in its exact format, and compared with the servos' EEPROM.
 
 An object keyed by joint name; each value holds the integers id, drive_mode, homing_offset, range_min,
 range_max (ticks after homing); four spaces of indentation. Source: LeRobot, motors/motors_bus.py,
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from chefmate_driver.arm.errors import CalibrationError
 from chefmate_driver.arm.model import JOINT_NAMES
+from chefmate_driver.feetech.bus import FeetechBus
 from chefmate_driver.feetech.packet import MAX_ID
 from chefmate_driver.feetech.registers import MAX_POSITION
 from chefmate_ros.share import share_places
@@ -125,3 +126,71 @@ def write_calibration(path: Path, calibration: Mapping[str, JointCalibration]) -
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(json.dumps({name: asdict(joint) for name, joint in calibration.items()}, indent=4))
     fresh.replace(path)
+
+
+# What LeRobot keeps in the servos' EEPROM: register by key of the file. drive_mode is in the file only.
+EEPROM_KEYS: dict[str, str] = {
+    "homing_offset": "homing_offset",
+    "range_min": "min_position_limit",
+    "range_max": "max_position_limit",
+}
+DEGREES_PER_TICK = 360.0 / MAX_POSITION  # LeRobot's scale
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationDifference:
+    """A number of the calibration file that the servo does not hold."""
+
+    joint: str
+    servo: int
+    key: str  # of the file
+    found: int  # in the servo, ticks
+    expected: int  # in the file, ticks
+
+    @property
+    def degrees(self) -> float:
+        """How far the servo's value is from the file's."""
+        return (self.found - self.expected) * DEGREES_PER_TICK
+
+    def __str__(self) -> str:
+        what = self.key.replace("_", " ")
+        return (
+            f"{self.joint}: the servo's {what} is {self.found}, the calibration file says {self.expected} "
+            f"(servo {self.servo}, {self.degrees:+.1f} degrees)"
+        )
+
+
+def read_servo_calibration(bus: FeetechBus, ids: Mapping[str, int]) -> Calibration:
+    """The calibration that the servos hold, by joint name; `ids` by joint name. Its drive modes are 0.
+
+    Raises ServoMissingError, BusProtocolError, BusLostError.
+    """
+    values = {key: bus.sync_read(register, list(ids.values())) for key, register in EEPROM_KEYS.items()}
+    return {
+        name: JointCalibration(id=id, drive_mode=0, **{key: found[id] for key, found in values.items()})
+        for name, id in ids.items()
+    }
+
+
+def compare_calibration(
+    bus: FeetechBus, calibration: Mapping[str, JointCalibration]
+) -> list[CalibrationDifference]:
+    """Homing offsets and limits in which the servos' EEPROM and a calibration differ. Raises as
+    `read_servo_calibration` does."""
+    held = read_servo_calibration(bus, {name: joint.id for name, joint in calibration.items()})
+    return [
+        CalibrationDifference(name, joint.id, key, getattr(held[name], key), getattr(joint, key))
+        for name, joint in calibration.items()
+        for key in EEPROM_KEYS
+        if getattr(held[name], key) != getattr(joint, key)
+    ]
+
+
+def check_calibration(bus: FeetechBus, calibration: Mapping[str, JointCalibration]) -> None:
+    """CalibrationError with every joint, number and distance if the servos hold another calibration."""
+    if differences := compare_calibration(bus, calibration):
+        raise CalibrationError(
+            f"{bus.port}: {'; '.join(map(str, differences))}: angles or limits would be wrong, so nothing "
+            "moves; name the file of this arm, or write the file to the servos with `chefmate arm calibrate "
+            "--use-file`, or calibrate again with `chefmate arm calibrate`"
+        )

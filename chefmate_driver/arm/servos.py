@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chefmate_driver.arm.errors import ArmError, CalibrationError
+from chefmate_driver.arm.calibration import check_calibration
+from chefmate_driver.arm.errors import ArmError
 from chefmate_driver.arm.units import ArmUnits
 from chefmate_driver.feetech.bus import FeetechBus
 from chefmate_driver.feetech.errors import BusProtocolError, FeetechError, ServoMissingError
@@ -22,10 +23,14 @@ from chefmate_driver.feetech.registers import (
     VOLTAGE_UNIT,
     Feedback,
     decode_feedback,
+    register,
     speed_unit,
 )
 
 Vector = NDArray[np.float64]
+TORQUE_UNIT = 0.001  # share of the stall torque per count of register 48
+_TORQUE, _LIMIT = register("torque_enable"), register("torque_limit")
+_TORQUE_BLOCK = _LIMIT.address + _LIMIT.size - _TORQUE.address  # bytes from one to the other, in one exchange
 GOAL_ACCELERATION = 254  # register 41, the largest; the safety filter is what limits acceleration
 
 
@@ -53,8 +58,8 @@ class ArmServos:
     """Joint-ordered access to the servos of one arm. One thread uses it at a time."""
 
     def __init__(self, bus: FeetechBus, units: ArmUnits) -> None:
-        """Checks that every servo answers, is an STS3215, and holds the homing offset of the calibration
-        file.
+        """Checks that every servo answers, is an STS3215, and holds the homing offset and the limits of the
+        calibration file.
 
         Raises ServoMissingError, BusProtocolError, BusLostError, CalibrationError.
         """
@@ -82,20 +87,13 @@ class ArmServos:
                 "check the servo supply, the cable and the ids"
             ) from failure
         models = self.bus.sync_read("model_number", self.ids)
-        offsets = self.bus.sync_read("homing_offset", self.ids)
         for joint in self.units.joints:
             if models[joint.id] != MODEL_STS3215:
                 raise FeetechError(
                     f"{self.bus.port}: servo {joint.id} ({joint.name}) is model {models[joint.id]}, "
                     f"not an STS3215 ({MODEL_STS3215}); other servos have other registers"
                 )
-            if offsets[joint.id] != joint.homing_offset:
-                raise CalibrationError(
-                    f"{joint.name}: the servo's homing offset is {offsets[joint.id]}, the calibration file "
-                    f"says "
-                    f"{joint.homing_offset}: angles would be wrong; name the file of this arm or calibrate "
-                    f"again"
-                )
+        check_calibration(self.bus, {joint.name: joint.calibration for joint in self.units.joints})
 
     def feedback(self) -> dict[int, Feedback]:
         """What the servos report now, by id, without those that did not answer. BusLostError."""
@@ -114,12 +112,30 @@ class ArmServos:
 
     def torque(self) -> list[bool]:
         """Which servos hold torque, in joint order. ServoMissingError, BusLostError."""
-        enabled = self.bus.sync_read("torque_enable", self.ids)
-        return [enabled[id] == 1 for id in self.ids]
+        return self.torque_state()[0]
+
+    def torque_state(self) -> tuple[list[bool], dict[int, float]]:
+        """Which servos hold torque, in joint order, and all torque limits by id, as shares of the stall
+        torque. ServoMissingError, BusLostError."""
+        blocks = self.bus.sync_read_block(_TORQUE.address, _TORQUE_BLOCK, self.ids, patient=True)
+        if missing := [str(id) for id in self.ids if id not in blocks]:
+            raise ServoMissingError(f"{self.bus.port}: no answer from servo {', '.join(missing)}")
+        torque = [blocks[id][0] == 1 for id in self.ids]
+        offset = _LIMIT.address - _TORQUE.address
+        return torque, {id: _LIMIT.decode(blocks[id][offset:]) * TORQUE_UNIT for id in self.ids}
 
     def command(self, positions: Sequence[float] | Vector) -> None:
         """Sends goal positions, rad (6,). BusLostError."""
         self.bus.sync_write("goal_position", dict(zip(self.ids, self.units.ticks(positions), strict=True)))
+
+    def limit_torque(self, shares: Mapping[int, float], confirm: bool = False) -> None:
+        """Torque limits (register 48) by servo id, as shares of the stall torque. They are RAM: a servo that
+        lost its supply starts anew with register 16. BusLostError; with `confirm` raises as `enable` does."""
+        values = {id: round(share / TORQUE_UNIT) for id, share in shares.items()}
+        if confirm:
+            self._confirm("torque_limit", values)
+        else:
+            self.bus.sync_write("torque_limit", values)
 
     def enable(self) -> Vector:
         """Torque on, without a jump: each goal is first set to where the joint is. Returns those goals, rad
@@ -144,7 +160,7 @@ class ArmServos:
         seen: dict[int, int] = {}
         for _ in range(self.bus.retries + 1):
             self.bus.sync_write(name, values)
-            seen = self.bus.sync_read(name, self.ids)
+            seen = self.bus.sync_read(name, list(values))
             if seen == values:
                 return
         wrong = ", ".join(f"{id}: {seen[id]}" for id in values if seen[id] != values[id])
