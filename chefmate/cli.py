@@ -66,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--seconds", type=float, default=10.0, help="twin: length of the measurement")
     bench.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
+    doctor_options(
+        commands.add_parser("doctor", help="what is missing on this machine, and the command that mends it")
+    )
+
     perception = commands.add_parser("perception", help="set up perception on a table")
     view = perception.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
         "view", help="write zones and masks over a scene camera picture"
@@ -77,6 +81,18 @@ def parser() -> argparse.ArgumentParser:
     view.add_argument("--out", type=Path, default=Path("perception.png"), help="default perception.png")
     tell(view)
     return top
+
+
+def doctor_options(command: argparse.ArgumentParser) -> None:
+    """Options of `chefmate doctor`."""
+    command.add_argument("--port", help="serial port of the arm (default: every adapter of a servo board)")
+    command.add_argument("--leader", help="serial port of the leader arm")
+    command.add_argument(
+        "--calibration", help="the arm's LeRobot calibration, JSON file or id (default: all)"
+    )
+    command.add_argument("--leader-calibration", help="the leader's")
+    command.add_argument("--quick", action="store_true", help="without the frame test, which takes some 5 s")
+    command.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def tell(command: argparse.ArgumentParser) -> None:
@@ -107,6 +123,15 @@ def run(options: argparse.Namespace) -> int:
         return view(options)
     if options.command == "arm":
         return arm.run(options)
+    if options.command == "doctor":
+        try:
+            from chefmate.doctor.command import doctor
+        except ModuleNotFoundError as missing:
+            raise ChefmateError(
+                f"{missing.name} is not installed; run: make setup && source env.sh"
+            ) from None
+
+        return doctor(options)
     from chefmate.tell import command
 
     return command(options)
