@@ -67,6 +67,12 @@ ARGUMENTS = (
     Argument(
         "slots", "", "twin: ingredient of each holder slot, comma separated; empty: drawn from the seed"
     ),
+    Argument(
+        "teleop",
+        "",
+        "serial port of a leader arm; `chefmate arm teleop` then engages it; empty: none",
+    ),
+    Argument("teleop_calibration", "", "LeRobot calibration of the leader arm: JSON file or id"),
     Argument("speed", "1.0", "speed override of the arm's safety filter, 0.1 to 1.0"),
     Argument("log_level", "info", "log level of all nodes", ("debug", "info", "warn", "error")),
 )
@@ -136,6 +142,10 @@ def check(values: Mapping[str, str]) -> dict[str, str]:
     if not 0.1 <= speed <= 1.0:
         raise ArgumentError(f"speed:={full['speed']!r} is not between 0.1 and 1.0.")
     check_namespace(full["namespace"])
+    if full["teleop"] and not full["teleop_calibration"]:
+        raise ArgumentError(
+            f"teleop:={full['teleop']} needs teleop_calibration: the leader's LeRobot calibration."
+        )
     if full["arm"] != TWIN:
         for argument_name in (*CAMERAS, "calibration"):
             if full[argument_name] == TWIN:
@@ -270,6 +280,16 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
             respawn=True,
         ),
     ]
+    if full["teleop"]:
+        nodes.append(
+            Node(
+                "teleop",
+                "teleop_node",
+                parameter_files=files("teleop"),
+                parameters={"port": full["teleop"], "calibration": full["teleop_calibration"]},
+                respawn=True,
+            )
+        )
     if full["record"]:
         nodes.append(
             Node(

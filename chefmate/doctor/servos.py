@@ -9,8 +9,8 @@ from pathlib import Path
 from chefmate.doctor.finding import Finding, Level, Machine, error, info, ok, warning
 from chefmate.doctor.ports import ports_to_probe
 from chefmate_driver.arm.calibration import (
-    Calibration,
     calibration_folders,
+    compare_calibration,
     find_calibration,
     read_calibration,
 )
@@ -138,7 +138,7 @@ def _match(machine: Machine, bus: FeetechBus, leader: bool) -> Iterator[Finding]
     compared = []
     for path in paths:
         try:
-            compared.append((path, differences(bus, read_calibration(path))))
+            compared.append((path, list(map(str, compare_calibration(bus, read_calibration(path))))))
         except CalibrationError:
             continue  # said by check_calibration
     if fitting := [path for path, wrong in compared if not wrong]:
@@ -150,23 +150,3 @@ def _match(machine: Machine, bus: FeetechBus, leader: bool) -> Iterator[Finding]
             f"{bus.port} does not hold {path}: {'; '.join(wrong)}",
             f"name another file, or {CALIBRATE}",
         )
-
-
-def differences(bus: FeetechBus, calibration: Calibration) -> list[str]:
-    """What the servos hold otherwise than a calibration says. FeetechError if one does not answer."""
-    ids = [joint.id for joint in calibration.values()]
-    offsets = bus.sync_read("homing_offset", ids)
-    lows, highs = bus.sync_read("min_position_limit", ids), bus.sync_read("max_position_limit", ids)
-    found = []
-    for name, joint in calibration.items():
-        rows = (
-            ("homing offset", offsets[joint.id], joint.homing_offset),
-            ("lower limit", lows[joint.id], joint.range_min),
-            ("upper limit", highs[joint.id], joint.range_max),
-        )
-        found += [
-            f"{name}: {what} is {has} ticks in the servo, {says} in the file ({has - says:+d})"
-            for what, has, says in rows
-            if has != says
-        ]
-    return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 import array
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -20,6 +21,7 @@ from chefmate_driver.arm.model import JOINT_NAMES
 from chefmate_driver.arm.units import ArmUnits
 from chefmate_driver.errors import DriverError
 from chefmate_driver.feetech.errors import PortNotFoundError, ServoMissingError
+from chefmate_driver.feetech.ports import stable_name
 from chefmate_driver.teleop.errors import TeleopError
 from chefmate_driver.teleop.leader import Leader, LeaderPort, Reading
 from chefmate_driver.teleop.reader import LeaderReader, ReaderState, ReaderStatus
@@ -92,8 +94,16 @@ class TeleopNode(LifecycleNode):  # type: ignore[misc]
         place = LeaderPort(
             *(self.value(name) for name in ("port", "baudrate", "reply_timeout", "retries", "max_voltage"))
         )
+
+        def open_leader() -> Leader:
+            nonlocal place
+            leader = Leader(place, units)
+            # After a loss it is looked for under the name that stays, whatever number the kernel gives it.
+            place = replace(place, port=stable_name(place.port))
+            return leader
+
         reader = LeaderReader(
-            lambda: Leader(place, units),
+            open_leader,
             rate=self.value("rate"),
             answer_timeout=self.value("answer_timeout"),
             deliver=self._publish,

@@ -71,6 +71,14 @@ def test_two_runs_on_one_machine_share_nothing() -> None:
     assert one["shared_memory"] != two["shared_memory"]
 
 
+def test_a_leader_arm_brings_its_node_and_never_ends_the_graph() -> None:
+    assert "teleop" not in names(graph.describe({}, ROOT))
+    leader = {"teleop": "/dev/leader", "teleop_calibration": "my_leader"}
+    node = by_name(graph.describe(leader, ROOT), "teleop")
+    assert dict(node.parameters) == {"port": "/dev/leader", "calibration": "my_leader"}
+    assert node.respawn and not node.required
+
+
 def test_shadow_mode_reaches_arm_and_policy() -> None:
     nodes = graph.describe({"execute": "false"}, ROOT)
     assert by_name(nodes, "arm").parameters["execute"] is False
@@ -90,6 +98,7 @@ def test_shadow_mode_reaches_arm_and_policy() -> None:
         ({"scene_camera": "bogus"}, "not a source"),
         ({"workcell": "nowhere.yaml"}, "not a file"),
         ({"speed": "1.5"}, "0.1 and 1.0"),
+        ({"teleop": "/dev/leader"}, "needs teleop_calibration"),
         ({"namespace": "left arm"}, "ROS name"),
         ({"arm": "/dev/ttyACM0"}, "scene_camera must be given"),
         ({**REAL_ARM, "policy": "expert"}, "cannot drive a real arm"),
@@ -101,7 +110,7 @@ def test_bad_argument_is_named(values: dict[str, str], message: str) -> None:
 
 
 def test_every_parameter_that_the_graph_sets_stands_in_the_config_files() -> None:
-    for node in graph.describe({"record": "bag"}, ROOT):
+    for node in graph.describe({"record": "bag", "teleop": "port", "teleop_calibration": "leader"}, ROOT):
         for file in node.parameter_files:
             document = yaml.safe_load(Path(file).read_text())
             (tree,) = document.values()
