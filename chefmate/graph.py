@@ -231,6 +231,8 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
                 "speed_override": float(full["speed"]),
                 "execute": execute,
                 "torque_on_start": twin,
+                # The twin's arm drops nothing when its process ends, and jobs end without waiting for it.
+                "park_on_shutdown": not twin,
             },
             required=True,
             stop_order=1,

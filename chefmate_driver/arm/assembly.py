@@ -11,7 +11,9 @@ import numpy as np
 from trajectory_msgs.msg import JointTrajectory
 
 from chefmate_driver.arm.errors import ArmError
+from chefmate_driver.arm.grip import GripSettings
 from chefmate_driver.arm.model import JOINT_NAMES
+from chefmate_driver.arm.protection import Protection, ProtectionLimits, Thresholds
 from chefmate_driver.arm.safety import MAX_OVERRIDE, MIN_OVERRIDE, Limits, SafetyFilter
 from chefmate_driver.arm.servos import ArmServos
 from chefmate_driver.arm.trajectory import POLICY_LEASE, Trajectory, check_trajectory
@@ -20,13 +22,19 @@ from chefmate_driver.errors import DriverError
 from chefmate_driver.feetech.bus import FeetechBus
 
 Value = Callable[[str], Any]  # value of a parameter by name
+# Hysteresis of the protection's thresholds: K, A, s.
+COOLING, RELIEF, RECOVERY = 3.0, 0.2, 0.4
 JOINT_LISTS = (("velocity_limits", 6), ("acceleration_limits", 6), ("home_pose", 5), ("park_pose", 5))
 
 
-def open_servos(value: Value, units: ArmUnits) -> ArmServos:
-    """Opens the bus that the parameters name and checks its servos. Raises FeetechError, ArmError."""
+def open_servos(value: Value, units: ArmUnits, port: str = "") -> ArmServos:
+    """Opens the bus that the parameters name, or the same one by the name that stays when it is unplugged,
+    and checks its servos. Raises FeetechError, ArmError."""
     bus = FeetechBus(
-        value("port"), value("baudrate"), reply_timeout=value("reply_timeout"), retries=value("retries")
+        port or value("port"),
+        value("baudrate"),
+        reply_timeout=value("reply_timeout"),
+        retries=value("retries"),
     )
     try:
         return ArmServos(bus, units)
@@ -51,6 +59,34 @@ def safety_filter(value: Value, units: ArmUnits) -> SafetyFilter:
     safety = SafetyFilter(Limits(lower, upper, velocity, acceleration, value("workspace_floor")))
     safety.speed_override = override_in_range(value("speed_override"))
     return safety
+
+
+def protection(value: Value) -> Protection:
+    """The protection with the parameters' thresholds. ArmError names a wrong parameter."""
+    limits = ProtectionLimits(
+        temperature=_thresholds(value, "temperature_limits", COOLING),
+        current=_thresholds(value, "current_limits", RELIEF),
+        current_time=value("current_time"),
+        overload_time=_thresholds(value, "overload_times", RECOVERY),
+        overload=value("overload"),
+        supply=value("supply_voltage"),
+        slowest=value("protection_speed"),
+    )
+    grip = GripSettings(
+        torque=value("grip_torque"),
+        hold_torque=value("grip_hold_torque"),
+        hold_current=value("grip_hold_current"),
+        least=value("grip_least_torque"),
+        patience=value("grip_patience"),
+    )
+    return Protection(limits, grip)
+
+
+def _thresholds(value: Value, name: str, hysteresis: float) -> Thresholds:
+    if len(value(name)) != 3:
+        raise ArmError(f"the parameter `{name}` needs three numbers: slows, holds, releases")
+    slow, hold, release = value(name)
+    return Thresholds(slow, hold, release, hysteresis)
 
 
 def override_in_range(share: float) -> float:

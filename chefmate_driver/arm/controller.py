@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from chefmate_driver.arm.errors import TrajectoryRejectedError, TransitionError
 from chefmate_driver.arm.model import GRIPPER
-from chefmate_driver.arm.safety import SafetyFilter
+from chefmate_driver.arm.protection import Stage, Verdict
+from chefmate_driver.arm.safety import MIN_OVERRIDE, SafetyFilter
+from chefmate_driver.arm.teleoperation import Leader
 from chefmate_driver.arm.trajectory import Motion, Trajectory, slow_move
 
 Vector = NDArray[np.float64]
@@ -26,6 +28,8 @@ SETTLE_TIME = 0.5  # s, longest wait for it after an e-stop
 # After an e-stop the goal moves to the measured pose if the two differ by more: what pushes against an
 # obstacle lets go, what merely sags under its weight stays.
 PUSHING = 0.05  # rad
+RELEASE_MARGIN = 3.0  # s beyond the computed time of the park move before a release
+WELL = Verdict(Stage.NORMAL, 1.0, (), "", 1.0)
 
 
 class ArmState(str, Enum):
@@ -36,6 +40,7 @@ class ArmState(str, Enum):
     HOLDING = "HOLDING"
     FOLLOWING = "FOLLOWING"
     BRAKING = "BRAKING"
+    TELEOPERATED = "TELEOPERATED"
     FAULT = "FAULT"
     ESTOPPED = "ESTOPPED"
 
@@ -44,7 +49,8 @@ class _Mode(Enum):
     HOLD = auto()
     FOLLOW = auto()
     BRAKE = auto()
-    SETTLE = auto()  # e-stop: brake is over, the goal goes to the measured pose
+    SETTLE = auto()  # e-stop, protection: brake is over, the goal goes to the measured pose
+    TELEOP = auto()
 
 
 _STATE_OF_MODE = {
@@ -52,7 +58,9 @@ _STATE_OF_MODE = {
     _Mode.FOLLOW: ArmState.FOLLOWING,
     _Mode.BRAKE: ArmState.BRAKING,
     _Mode.SETTLE: ArmState.BRAKING,
+    _Mode.TELEOP: ArmState.TELEOPERATED,
 }
+LEFT_HOLDING = "the servos held torque already, left so by an earlier node; their goals are kept"
 SHADOW = "shadow mode: execute is false, trajectories are checked and not followed"
 
 
@@ -60,10 +68,24 @@ class ArmController:
     """Decides each cycle's goal. Not thread-safe: the loop serialises access. Times are s on one monotonic
     clock."""
 
-    def __init__(self, safety: SafetyFilter, *, lease: float, execute: bool = True) -> None:
+    def __init__(
+        self,
+        safety: SafetyFilter,
+        *,
+        lease: float,
+        execute: bool = True,
+        leader: Leader | None = None,
+        slow_speed: float = 0.8,
+        park_path: Sequence[Sequence[float]] = (),
+    ) -> None:
         """lease: s without a heartbeat after which a leased trajectory is given up. execute False: nothing
-        moves."""
+        moves. leader: whom teleoperation follows. slow_speed: rad/s of moves that the arm makes by itself.
+        park_path: way-points, rad (5,) each, to the pose from which torque off drops nothing."""
         self.safety, self.lease, self.execute = safety, lease, execute
+        self.leader = leader or Leader(0.25, slow_speed)
+        self.slow_speed, self.park_path = slow_speed, park_path
+        self.verdict = WELL  # newest word of the protection
+        self.let_go = False  # True: torque has to go off now, the arm is parked or cannot be
         self.active = False  # False: the lifecycle node is not active, trajectories are refused
         self.rejected = 0  # trajectories refused since start
         self.connected = False  # every servo answers
@@ -73,6 +95,7 @@ class ArmController:
         self.policy_state = ""  # newest state that the policy reported
         self.measured: Vector = np.zeros(6)  # rad
         self.measured_velocity: Vector = np.zeros(6)  # rad/s
+        self._override = safety.speed_override
         self._why = "" if execute else SHADOW
         self._mode = _Mode.HOLD
         self._motion: Motion | None = None
@@ -83,6 +106,7 @@ class ArmController:
         self._pause_awaited = "the start of the node"  # until the policy pauses, its trajectories are refused
         self._settle_until = 0.0
         self._settle_target: Vector | None = None
+        self._park_until: float | None = None  # s, end of the park move before a release; None: not begun
 
     @property
     def state(self) -> ArmState:
@@ -98,12 +122,29 @@ class ArmController:
     @property
     def reason(self) -> str:
         """Why it holds or is at fault; empty while all is well."""
-        return self.fault or self.estop or self._why
+        if self._mode is _Mode.TELEOP:
+            return self.leader.waits_for
+        protecting = self.verdict.reason if self.verdict.stage >= Stage.HOLD else ""
+        return self.fault or self.estop or protecting or self._why
+
+    @property
+    def speed_override(self) -> float:
+        """Share of the speed limits that the owner allows; the protection may leave less of it."""
+        return self._override
+
+    @speed_override.setter
+    def speed_override(self, share: float) -> None:
+        self._override = share
+        self._scale_speed()
 
     @property
     def at_rest(self) -> bool:
         """True if nothing is commanded to move and the arm does not."""
         return self._mode is _Mode.HOLD and float(np.abs(self.measured_velocity).max()) < SETTLED_SPEED
+
+    def grips(self, gap: float) -> bool:
+        """True if something keeps the gripper from its goal by more than `gap`, rad: it holds it."""
+        return abs(float(self.safety.position[GRIPPER] - self.measured[GRIPPER])) > gap
 
     def carries(self, trajectory: Trajectory) -> bool:
         """True while this trajectory runs or waits for its start."""
@@ -114,8 +155,10 @@ class ArmController:
         """A complete measurement: rad, rad/s."""
         self.measured, self.measured_velocity = position, velocity
 
-    def connect(self, position: Vector, goals: Vector, torque: bool) -> None:
+    def connect(self, position: Vector, goals: Vector, torque: bool, partly: str = "") -> None:
         """Every servo answers. A fault stays until torque is switched.
+
+        partly: what is to be said if only some servos hold.
 
         torque: the servos hold already (an earlier node left them so): their own goals, rad, become the
         reference, and nothing is written. A joint far from its goal is taken as it is measured.
@@ -124,7 +167,7 @@ class ArmController:
         self.update(position, np.zeros(6))
         self.torque = torque and not self.fault
         self.safety.reset(np.where(np.abs(goals - position) < PUSHING, goals, position))
-        self._clear("")
+        self._clear(LEFT_HOLDING if self.torque else partly)
 
     def lose(self, reason: str) -> None:
         """The bus or a servo is gone: nothing more is sent, the servos hold their last goal on their own."""
@@ -145,7 +188,7 @@ class ArmController:
     def fail(self, reason: str) -> None:
         """A fault: nothing more is sent until torque is switched by hand."""
         self.fault = reason
-        self.torque = False
+        self.torque = self.let_go = False
         self._clear(self._why)
 
     def check_torque_on(self) -> None:
@@ -156,9 +199,12 @@ class ArmController:
             raise TransitionError(f"the servos do not answer: {self.reason or 'not connected'}")
 
     def torque_on(self, position: Vector) -> None:
-        """Torque is on and the servos' goals are `position`, rad. Clears a fault. Nothing moves by that."""
+        """Torque is on and the servos' goals are `position`, rad. Clears a fault and a release of the
+        protection. Nothing moves by that."""
         self.fault = ""
         self.torque = True
+        self.verdict, self.let_go, self._park_until = WELL, False, None
+        self._scale_speed()
         self._pause_awaited = "torque was switched on"
         self.safety.reset(position)
         self._clear("")
@@ -166,7 +212,7 @@ class ArmController:
     def torque_off(self) -> None:
         """Torque is off, the arm is limp. Clears a fault, not the e-stop."""
         self.fault = ""
-        self.torque = False
+        self.torque = self.let_go = False
         self._clear("")
 
     def accept(self, trajectory: Trajectory, now: float) -> None:
@@ -177,6 +223,8 @@ class ArmController:
         driving one: chunk and status come on two topics, so the chunk may overtake the status sent before it.
         """
         self._check_may_move()
+        if self._mode is _Mode.TELEOP:
+            raise TrajectoryRejectedError("the arm is TELEOPERATED; end that with arm/teleop first")
         if trajectory.leased:
             if self._pause_awaited:
                 raise TrajectoryRejectedError(
@@ -209,11 +257,45 @@ class ArmController:
             raise TransitionError(SHADOW if not self.execute else "torque is off; call arm/torque first")
         if self._mode is not _Mode.HOLD:
             raise TransitionError(f"the arm is {self.state.value}; wait until it holds")
-        whole = [[*waypoint, float(self.safety.position[GRIPPER])] for waypoint in waypoints]
-        trajectory = slow_move(whole, self.safety.position, speed * self.safety.speed_override, now)
+        return self._move_slowly(waypoints, speed, now)
+
+    def engage(self, now: float) -> None:
+        """The arm follows its leader from now on, after a slow ramp to the leader's pose. What runs is given
+        up. TransitionError."""
+        try:
+            self._check_may_move()
+        except TrajectoryRejectedError as error:
+            raise TransitionError(str(error)) from error
+        if not self.execute:
+            raise TransitionError(SHADOW)
+        if self.leader.stale(now):
+            age = self.leader.age(now)
+            heard = f"for {age:.2f} s" if np.isfinite(age) else "yet"
+            limit = self.leader.age_limit
+            raise TransitionError(
+                f"nothing fresh on teleop/joint_command {heard} (limit {limit:g} s); start the leader first"
+            )
+        if self._mode is _Mode.TELEOP:
+            return
+        self._waiting = self._motion = None
+        self._pause_awaited = "teleoperation"
+        self.leader.begin(self.safety.position)
+        self._mode, self._why = _Mode.TELEOP, ""
+
+    def disengage(self, reason: str) -> None:
+        """Ends teleoperation, if there is one: brakes, holds, and gives `reason`."""
+        if self._mode is _Mode.TELEOP:
+            self._brake(f"teleoperation ended: {reason}")
+
+    def protect(self, verdict: Verdict) -> None:
+        """The protection's newest word: slows, holds, or parks and then asks to `let_go`."""
+        before, self.verdict = self.verdict.stage, verdict
+        self._scale_speed()
+        if verdict.stage < Stage.HOLD or before >= Stage.HOLD:
+            return
         self._waiting = None
-        self._begin(trajectory, now)
-        return float(trajectory.times[-1] - now)
+        if self._mode in (_Mode.FOLLOW, _Mode.HOLD, _Mode.TELEOP) and self.torque:
+            self._brake(verdict.reason)
 
     def heartbeat(self, driving: bool, state: str, now: float) -> None:
         """The policy said what it does, `state`; a driving one keeps its lease, any other ends it at once.
@@ -241,7 +323,7 @@ class ArmController:
         if not self.estop:
             self.estop = reason
         self._waiting = None
-        if self._mode in (_Mode.FOLLOW, _Mode.HOLD) and self.torque:
+        if self._mode in (_Mode.FOLLOW, _Mode.HOLD, _Mode.TELEOP) and self.torque:
             self._brake(self._why)
 
     def release_estop(self) -> None:
@@ -254,6 +336,7 @@ class ArmController:
     def brake(self, reason: str) -> None:
         """Stops whatever moves, within the acceleration limits, and forgets what waits."""
         self._waiting = None
+        self.disengage(reason)
         if self._mode is _Mode.FOLLOW:
             self._brake(reason)
 
@@ -263,8 +346,12 @@ class ArmController:
         if not (self.connected and self.torque and self.execute) or self.fault:
             return None
         self._start_waiting(now)
+        if self.verdict.stage is Stage.RELEASE:
+            self._release(now)
         if self._mode is _Mode.FOLLOW:
             return self._follow(now, dt)
+        if self._mode is _Mode.TELEOP:
+            return self._track(now, dt)
         if self._mode is _Mode.BRAKE:
             return self._slow_down(now, dt)
         if self._mode is _Mode.SETTLE:
@@ -279,6 +366,36 @@ class ArmController:
             raise TrajectoryRejectedError(f"the arm is {state.value}: {self.reason or 'not connected'}")
         if self.execute and state is ArmState.READY:
             raise TrajectoryRejectedError("torque is off; call arm/torque first")
+        if self.verdict.stage >= Stage.HOLD:
+            raise TrajectoryRejectedError(f"the arm is protected: {self.verdict.reason}")
+
+    def _scale_speed(self) -> None:
+        self.safety.speed_override = max(self._override * self.verdict.speed, MIN_OVERRIDE)
+
+    def _move_slowly(self, waypoints: Sequence[Sequence[float]], speed: float, now: float) -> float:
+        whole = [[*waypoint, float(self.safety.position[GRIPPER])] for waypoint in waypoints]
+        trajectory = slow_move(whole, self.safety.position, speed * self.safety.speed_override, now)
+        self._waiting = None
+        self._begin(trajectory, now)
+        return float(trajectory.times[-1] - now)
+
+    def _release(self, now: float) -> None:
+        """Parks first where the arm may move, in bounded time; then torque has to go."""
+        if self._mode is _Mode.HOLD and self._park_until is None and self.park_path and not self.estop:
+            self._park_until = now + RELEASE_MARGIN
+            self._park_until += self._move_slowly(self.park_path, self.slow_speed, now)
+        elif self._mode is _Mode.HOLD:
+            self.let_go = True
+        elif self._mode is _Mode.FOLLOW and self._park_until is not None and now > self._park_until:
+            self._brake(self.verdict.reason)
+
+    def _track(self, now: float, dt: float) -> Vector:
+        if self.leader.stale(now):
+            age, limit = self.leader.age(now), self.leader.age_limit
+            self.disengage(f"the leader is silent for {age:.2f} s (limit {limit:g} s)")
+            return self._slow_down(now, dt)
+        safety = self.safety
+        return safety.step(self.leader.reference(now, dt, safety.position, safety.speed_override), dt)
 
     def _start_waiting(self, now: float) -> None:
         trajectory = self._waiting
@@ -325,7 +442,7 @@ class ArmController:
     def _slow_down(self, now: float, dt: float) -> Vector:
         command = self.safety.brake(dt)
         if self.safety.still:
-            if self.estop:
+            if self.estop or self.verdict.stage >= Stage.HOLD:
                 self._mode, self._settle_until = _Mode.SETTLE, now + SETTLE_TIME
             else:
                 self._stand(self._why)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The control loop: one thread, one bus, one cycle after the other on an absolute time grid. No ROS in here.
 
+A cycle sends first and reads afterwards: the goal leaves at its place on the grid, whatever the replies take.
+It is computed for that place, from the readings of the cycle before.
+
 Only this thread touches the bus. Other threads look at `snapshot`, change what the controller is to do
 through the methods below, and hand it bus work (torque) that it does between two cycles.
 """
@@ -17,18 +20,28 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from chefmate_driver.arm.black_box import BlackBox
 from chefmate_driver.arm.controller import ArmController, ArmState
-from chefmate_driver.arm.servos import ArmServos
-from chefmate_driver.arm.timing import Grid
+from chefmate_driver.arm.errors import ArmError
+from chefmate_driver.arm.inspection import Inspection
+from chefmate_driver.arm.protection import Protection, Vitals
+from chefmate_driver.arm.servos import TORQUE_UNIT, ArmServos
+from chefmate_driver.arm.timing import Grid, real_time_priority
 from chefmate_driver.errors import DriverError
-from chefmate_driver.feetech.errors import FeetechError
+from chefmate_driver.feetech.errors import FeetechError, PortNotFoundError, ServoMissingError
 from chefmate_driver.feetech.packet import status_text
-from chefmate_driver.feetech.registers import Feedback
+from chefmate_driver.feetech.registers import CURRENT_UNIT, LOAD_UNIT, VOLTAGE_UNIT, Feedback
 
 Vector = NDArray[np.float64]
-TORQUE_CHECK = 0.2  # s between looks at the torque registers
-RECONNECT = 0.5  # s between attempts to find lost servos
+TORQUE_CHECK = 0.05  # s between looks at the torque registers
+QUIET = 0.06  # s of a servo's silence after which the arm brakes; it is a fault after `answer_timeout`
+RECONNECT = 0.2  # s between attempts to find lost servos
 MOST_PERIODS = 3  # a step of the filter covers at most this many, however late the cycle
+VITALS_RATE = 20.0  # Hz, at which the protection looks
+# s in which the torque limits sink to nothing before the protection lets go: the arm sinks, it does not drop.
+SINK_TIME = 1.5
+SINK_STEP = 0.05  # s between two torque limits of it
+HOLDS_TORQUE = (ArmState.HOLDING, ArmState.FOLLOWING, ArmState.BRAKING, ArmState.TELEOPERATED)
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,9 @@ class Snapshot:
     feedback: dict[int, Feedback] = field(default_factory=dict)  # newest known, by servo id
     answered: frozenset[int] = frozenset()  # servos that answered in the last cycle
     torque: dict[int, bool] = field(default_factory=dict)  # newest known, by servo id
+    torque_limit: dict[int, float] = field(default_factory=dict)  # share of the stall torque, by servo id
     errors: dict[int, int] = field(default_factory=dict)  # lost or corrupt replies, by servo id
+    error_kinds: dict[int, dict[str, int]] = field(default_factory=dict)  # the same by kind, by servo id
     status: dict[int, int] = field(default_factory=dict)  # error byte of the newest reply, by servo id
     cycles: int = 0  # bus cycles since the port was opened
     bus_errors: int = 0  # transactions that failed
@@ -66,13 +81,25 @@ class ArmLoop:
         rate: float,
         answer_timeout: float,
         on_sample: Callable[[Sample], None],
+        inspect: Callable[[ArmServos], Inspection] | None = None,
+        protection: Protection | None = None,
+        black_box: BlackBox | None = None,
+        priority: int = 0,
     ) -> None:
-        """open_servos: opens the bus, also after it was lost. rate: Hz. answer_timeout: s without an answer
-        of a servo after which it counts as lost. on_sample: called in the loop's thread for each complete
-        reading."""
+        """open_servos: opens the bus, also after it was lost. rate: Hz, wanted. answer_timeout: s without an
+        answer of a servo after which it counts as lost. on_sample: called in the loop's thread for each
+        complete reading. inspect: looks at servos that were found; None: nobody does. protection: what keeps
+        the servos from harm; None: nothing does. priority: of SCHED_FIFO, 0 for none."""
         self.controller, self.snapshot = controller, Snapshot()
+        self.protection, self.black_box = protection, black_box
         self.grid = Grid(rate)
+        self.scheduling = ""  # what the loop's thread got of its priority
+        self.inspection: Inspection | None = None  # of the servos, when they were found
+        self.slow_bus = ""  # why the loop runs slower than it should, with the mend; empty: it does not
+        self.power_losses = 0  # times that a servo's RAM was found reset
+        self._rate, self._inspect = rate, inspect
         self._open, self._on_sample, self._answer_timeout = open_servos, on_sample, answer_timeout
+        self._priority = priority
         self._servos: ArmServos | None = None
         self._lock = threading.Lock()  # guards the controller
         self._work: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
@@ -80,13 +107,21 @@ class ArmLoop:
         self._thread: threading.Thread | None = None
         self._heard: dict[int, float] = {}  # s, monotonic, newest answer by servo id
         self._torque_checked = 0.0
+        self._vitals_seen = 0.0  # s, monotonic
+        self._limits: dict[int, float] = {}  # torque limits as written, share of the stall torque, by id
+        self._sinking: float | None = None  # s, monotonic, since the torque limits sink
+        self._sunk_at = 0.0
         self._retry_at = 0.0
+        self._nothing: Vector = np.full(6, np.nan)
+        self._noted: tuple[ArmState, str] = (ArmState.UNPOWERED, "")  # in the black box
 
     def connect(self) -> None:
         """Opens the bus and reads where the arm is; writes nothing. Raises FeetechError, ArmError."""
         servos = self._open()
         try:
-            feedback, goals, torque = servos.feedback(), servos.goals(), servos.torque()
+            if self._inspect is not None:
+                self._adapt(self._inspect(servos))
+            feedback, goals, (torque, limits) = servos.feedback(), servos.goals(), servos.torque_state()
             if len(feedback) < len(servos.ids):
                 raise FeetechError(
                     f"{servos.bus.port}: the servos answer irregularly; check cable and supply"
@@ -99,9 +134,19 @@ class ArmLoop:
         self._servos = servos
         self._heard = dict.fromkeys(servos.ids, now)
         self._torque_checked = now
-        self.snapshot = Snapshot(torque=dict(zip(servos.ids, torque, strict=True)), feedback=feedback)
+        # An arm that holds already has the limits that an earlier node wrote; others get theirs with torque.
+        self._limits, self._sinking = limits if all(torque) else {}, None
+        self.snapshot = Snapshot(
+            torque=dict(zip(servos.ids, torque, strict=True)), torque_limit=limits, feedback=feedback
+        )
         with self._lock:
-            self.controller.connect(position, goals, all(torque))
+            self.controller.connect(position, goals, all(torque), _partly(servos, torque))
+
+    def _adapt(self, inspection: Inspection) -> None:
+        """A bus that cannot hold the wanted rate is cycled at the one that it can."""
+        self.inspection, self.slow_bus = inspection, inspection.slow_bus(self._rate)
+        if (rate := inspection.rate(self._rate)) != self.grid.rate:
+            self.grid = Grid(rate)
 
     def start(self) -> None:
         """Begins the cycles."""
@@ -138,36 +183,80 @@ class ArmLoop:
         done.result(timeout)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
-            periods = self.grid.wait()
-            try:
-                self._cycle(min(periods, MOST_PERIODS) * self.grid.period)
-            except FeetechError as error:
-                self._lost(str(error))
-            self._do_work()
+        self.scheduling = real_time_priority(self._priority)
+        self.grid.restart()
+        try:
+            while not self._stop.is_set():
+                periods = self.grid.wait()
+                try:
+                    self._cycle(min(periods, MOST_PERIODS) * self.grid.period)
+                except FeetechError as error:
+                    self._lost(str(error))
+                self._do_work()
+                self._note()
+        except BaseException as error:
+            if self.black_box is not None:
+                self.black_box.trigger("loop", f"the control loop died: {error!r}")
+            raise
 
     def _cycle(self, dt: float) -> None:
         servos = self._servos
         if servos is None:
             self._reconnect()
             return
+        # Seen from its place on the grid, the goal is exact however late the thread woke.
+        with self._lock:
+            command = self.controller.step(self.grid.due, dt)
+        if command is not None:
+            servos.command(command)
+        if self.controller.let_go:
+            self._sink(servos)
+        else:
+            self._sinking = None
         feedback = servos.feedback()
         stamp, now = time.time_ns(), time.monotonic()
         complete = len(feedback) == len(servos.ids)
+        back = not self.snapshot.answered.issuperset(feedback)
         self._remember(servos, feedback, stamp, now)
-        with self._lock:
-            if complete:
-                position, velocity = servos.motion(feedback)
-                self.controller.update(position, velocity)
-            command = self.controller.step(now, dt)
-        if command is not None:
-            servos.command(command)
         if complete:
-            loads = [feedback[id].load * 0.001 for id in servos.ids]
-            self._on_sample(Sample(stamp, position, velocity, loads))
-        if now - self._torque_checked > TORQUE_CHECK:
+            self._take(servos, feedback, stamp, now, command)
+        # A servo that is back after a silence may have lost its supply: look before the next goal is sent.
+        if back or now - self._torque_checked > TORQUE_CHECK:
             self._torque_checked = now
             self._check_torque(servos)
+
+    def _take(
+        self, servos: ArmServos, feedback: dict[int, Feedback], stamp: int, now: float, command: Vector | None
+    ) -> None:
+        """A complete reading: to the controller, to the world, to the protection, into the black box."""
+        position, velocity = servos.motion(feedback)
+        rows = [feedback[id] for id in servos.ids]
+        loads = [row.load * LOAD_UNIT for row in rows]
+        with self._lock:
+            self.controller.update(position, velocity)
+        self._on_sample(Sample(stamp, position, velocity, loads))
+        looks = self.protection is not None and now - self._vitals_seen > 1.0 / VITALS_RATE
+        if not looks and self.black_box is None:
+            return
+        currents = [row.current * CURRENT_UNIT for row in rows]
+        temperatures = [float(row.temperature) for row in rows]
+        status = [servos.bus.status.get(id, 0) | row.status for id, row in zip(servos.ids, rows, strict=True)]
+        if looks and self.protection is not None:
+            self._vitals_seen = now
+            vitals = Vitals(
+                np.array(loads),
+                np.array(currents),
+                np.array(temperatures),
+                np.array([row.voltage * VOLTAGE_UNIT for row in rows]),
+                np.array(status, dtype=np.int64),
+            )
+            verdict = self.protection.update(vitals, now)
+            with self._lock:
+                self.controller.protect(verdict)
+            self._limit_torque(servos, self.protection)
+        if self.black_box is not None:
+            sent = self._nothing if command is None else command
+            self.black_box.record(stamp, position, velocity, sent, loads, currents, temperatures, status)
 
     def _remember(self, servos: ArmServos, feedback: dict[int, Feedback], stamp: int, now: float) -> None:
         snapshot = self.snapshot
@@ -176,7 +265,7 @@ class ArmLoop:
         snapshot.bus_errors = servos.bus.failures
         snapshot.feedback = snapshot.feedback | feedback
         snapshot.answered = frozenset(feedback)
-        snapshot.errors, snapshot.status = servos.bus.errors, servos.bus.status
+        snapshot.status = servos.bus.status
         for id in feedback:
             self._heard[id] = now
         silent = [
@@ -184,7 +273,11 @@ class ArmLoop:
             for joint in servos.units.joints
             if now - self._heard[joint.id] > self._answer_timeout
         ]
+        quiet = [joint for joint in servos.units.joints if now - self._heard[joint.id] > QUIET]
         with self._lock:
+            if quiet:
+                names = ", ".join(f"{joint.id} ({joint.name})" for joint in quiet)
+                self.controller.brake(f"servo {names} has not answered for {QUIET:g} s")
             if silent and self.controller.connected:
                 self.controller.lose(
                     f"servo {', '.join(silent)} has not answered for {self._answer_timeout:g} s; "
@@ -201,21 +294,81 @@ class ArmLoop:
 
     def _check_torque(self, servos: ArmServos) -> None:
         try:
-            torque = servos.torque()
+            self.snapshot.errors, self.snapshot.error_kinds = servos.bus.errors, servos.bus.error_kinds
+            torque, limits = servos.torque_state()
         except FeetechError:
             return  # the feedback of the next cycles tells whether a servo is gone
         self.snapshot.torque = dict(zip(servos.ids, torque, strict=True))
+        self.snapshot.torque_limit = limits
+        reset = [
+            id
+            for id, share in self._limits.items()
+            if abs(limits[id] - share) > TORQUE_UNIT and self._sinking is None
+        ]
+        if reset:
+            self.power_losses += 1
         with self._lock:
-            if not self.controller.torque or all(torque):
+            if not self.controller.torque:
                 return
-            names = [
-                f"{joint.name} (status: {status_text(servos.bus.status.get(joint.id, 0)) or 'none'})"
-                for joint, on in zip(servos.units.joints, torque, strict=True)
-                if not on
-            ]
-            self.controller.fail(
-                f"torque went off by itself: {', '.join(names)}; find out why, then call arm/torque"
-            )
+            if not all(torque):
+                self.controller.fail(self._torque_gone(servos, torque, reset))
+                return
+        if reset:  # torque is on though: written again, and counted
+            servos.limit_torque({id: self._limits[id] for id in reset})
+
+    def _torque_gone(self, servos: ArmServos, torque: list[bool], reset: list[int]) -> str:
+        names = [
+            f"{joint.name} (status: {status_text(servos.bus.status.get(joint.id, 0)) or 'none'})"
+            for joint, on in zip(servos.units.joints, torque, strict=True)
+            if not on
+        ]
+        # A servo that starts anew has all its RAM at factory values, the torque limit, too.
+        why = "lost its supply for a moment, check the adapter and the cables" if reset else "find out why"
+        return f"torque went off by itself: {', '.join(names)}; {why}, then call arm/torque"
+
+    def _limit_torque(self, servos: ArmServos, protection: Protection) -> None:
+        """Writes the torque limits that the protection has changed: the gripper's while it squeezes."""
+        controller = self.controller
+        if not (controller.torque and controller.active and self._limits) or self._sinking is not None:
+            return
+        wanted = dict(zip(servos.ids, protection.torque_limits.tolist(), strict=True))
+        changed = {id: share for id, share in wanted.items() if abs(share - self._limits[id]) >= TORQUE_UNIT}
+        if changed:
+            servos.limit_torque(changed)
+            self._limits |= changed
+
+    def _sink(self, servos: ArmServos) -> None:
+        """The protection lets go: torque limits sink to nothing, then torque goes off."""
+        now = time.monotonic()
+        if self._sinking is None:
+            self._sinking, self._sunk_at = now, 0.0
+        left = 1.0 - (now - self._sinking) / SINK_TIME
+        if left > 0.0:
+            if now - self._sunk_at > SINK_STEP:
+                self._sunk_at = now
+                servos.limit_torque({id: left * self._limits.get(id, 1.0) for id in servos.ids})
+            return
+        reason = self.controller.verdict.reason
+        try:
+            servos.disable()
+        except ArmError as error:
+            reason = f"{reason}; and {error}"
+        self._sinking, self._limits = None, {}
+        self.snapshot.torque = dict(zip(servos.ids, servos.torque_state()[0], strict=True))
+        with self._lock:
+            self.controller.fail(reason)
+
+    def _note(self) -> None:
+        """Tells the black box of a new state; a fault and an e-stop make it write."""
+        if self.black_box is None:
+            return
+        state, reason = self.controller.state, self.controller.reason
+        if (state, reason) == self._noted:
+            return
+        before, self._noted = self._noted[0], (state, reason)
+        self.black_box.note("state", f"{state.value}: {reason}" if reason else state.value)
+        if state is not before and state in (ArmState.FAULT, ArmState.ESTOPPED):
+            self.black_box.trigger("fault" if state is ArmState.FAULT else "estop", reason)
 
     def _lost(self, reason: str) -> None:
         if self._servos is not None:
@@ -232,8 +385,13 @@ class ArmLoop:
         self._retry_at = time.monotonic() + RECONNECT
         try:
             self.connect()
-        except DriverError:
+        except (PortNotFoundError, ServoMissingError):
             return  # the fault's reason stands; the next attempt comes
+        except DriverError as error:
+            with self._lock:
+                self.controller.lose(f"found again, but {error}")
+        finally:
+            self.grid.restart()  # opening a port takes its time and is no cycle
 
     def _do_work(self) -> None:
         while not self._work.empty():
@@ -244,18 +402,25 @@ class ArmLoop:
                 done.set_exception(error)
             else:
                 done.set_result(None)
+            self.grid.restart()
 
     def _torque_on(self) -> None:
         with self._lock:
             self.controller.check_torque_on()
-            already = self.controller.state in (ArmState.HOLDING, ArmState.FOLLOWING, ArmState.BRAKING) or (
+            already = self.controller.state in HOLDS_TORQUE or (
                 self.controller.estop and self.controller.torque
             )
-        if already:
+        if already and not self.controller.let_go:
             return
         servos = self._connected()
+        if self.protection is not None:
+            self.protection.reset()
+            self._limits = dict(zip(servos.ids, self.protection.torque_limits.tolist(), strict=True))
+            servos.limit_torque(self._limits, confirm=True)
+        self._sinking = None
         goals = servos.enable()
         self.snapshot.torque = dict.fromkeys(servos.ids, True)
+        self.snapshot.torque_limit = dict(self._limits)
         with self._lock:
             self.controller.torque_on(goals)
 
@@ -263,6 +428,7 @@ class ArmLoop:
         servos = self._connected()
         servos.disable()  # first, so that nothing says the arm is limp when the servos did not obey
         self.snapshot.torque = dict.fromkeys(servos.ids, False)
+        self._sinking = None
         with self._lock:
             self.controller.torque_off()
 
@@ -270,3 +436,14 @@ class ArmLoop:
         if self._servos is None:
             raise FeetechError(f"the servos do not answer: {self.controller.reason}")
         return self._servos
+
+
+def _partly(servos: ArmServos, torque: list[bool]) -> str:
+    """What is to be said of servos of which only some hold."""
+    names = [joint.name for joint, on in zip(servos.units.joints, torque, strict=True) if on]
+    if not names or all(torque):
+        return ""
+    return (
+        f"{', '.join(names)} held torque already and the others did not; arm/torque true makes all hold "
+        "where they are, false lets all go"
+    )

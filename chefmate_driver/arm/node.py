@@ -1,102 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arm node: parameters in, callbacks that call the loop and its controller, messages out."""
+"""The arm node: parameters in, callbacks that call the loop and its controller, messages out (reports.py)."""
 
 from __future__ import annotations
 
-import array
 import importlib.util
 import math
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
-from chefmate_msgs.msg import ArmHealth, PolicyStatus
-from diagnostic_msgs.msg import DiagnosticArray
+from chefmate_msgs.msg import PolicyStatus
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from chefmate_driver.arm.assembly import (
     open_servos,
     override_in_range,
+    protection,
     safety_filter,
     trajectory_from_message,
 )
+from chefmate_driver.arm.black_box import BlackBox, default_folder
 from chefmate_driver.arm.calibration import find_calibration, read_calibration
-from chefmate_driver.arm.controller import SHADOW, ArmController, ArmState
-from chefmate_driver.arm.errors import ArmError, TrajectoryRejectedError
-from chefmate_driver.arm.health import diagnostics_message, health_message, time_message
-from chefmate_driver.arm.loop import ArmLoop, Sample
-from chefmate_driver.arm.model import JOINT_NAMES, LOWER, UPPER
+from chefmate_driver.arm.controller import LEFT_HOLDING, SHADOW, ArmController, ArmState
+from chefmate_driver.arm.ending import EndRequest
+from chefmate_driver.arm.errors import ArmError, TrajectoryRejectedError, TransitionError
+from chefmate_driver.arm.inspection import inspect_servos
+from chefmate_driver.arm.loop import ArmLoop
+from chefmate_driver.arm.model import LOWER, UPPER
 from chefmate_driver.arm.parameters import PARAMETERS
+from chefmate_driver.arm.reports import ArmReports
 from chefmate_driver.arm.safety import Limits, SafetyFilter
+from chefmate_driver.arm.servos import ArmServos
+from chefmate_driver.arm.settings import follower_kind
+from chefmate_driver.arm.teleoperation import Leader, leader_pose
 from chefmate_driver.arm.trajectory import Trajectory
 from chefmate_driver.arm.units import ArmUnits
 from chefmate_driver.errors import DriverError
 from chefmate_driver.feetech.errors import PortNotFoundError, ServoMissingError
 from chefmate_ros.parameters import declare
-from chefmate_ros.running import Signals
 
 TRAJECTORY_TOPIC = "arm_controller/joint_trajectory"
-RCLError = rclpy_implementation.RCLError  # rclpy has no public name for it
+LEADER_TOPIC = "teleop/joint_command"
 DRIVING = (PolicyStatus.DRIVING, PolicyStatus.DONE)
 HOLD_DEADLINE = 3.0  # s for the arm to stand still when the node ends
 PARK_MARGIN = 3.0  # s beyond the computed time of a park move
+PARKED_WITHIN = 0.1  # rad, of the park pose as measured: nearer, torque may go off
+GRIPS = 0.05  # rad that the gripper is kept from its goal by what it holds
 LATCHED = QoSProfile(
     depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE
 )
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+NOT_CONFIGURED = "the arm node is not configured"
 
 
 class ArmNode(LifecycleNode):
-    """Lifecycle node `arm`. `stop` is set when the process was told to end: waits look at it."""
+    """Lifecycle node `arm`. `end` is told when the process was asked to end: waits look at it."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, end: EndRequest) -> None:
         super().__init__("arm")
         self.add_on_set_parameters_callback(self._check_parameters)  # declaring sets, too
         declare(self, PARAMETERS)
-        self.stop_requested = stop
+        self.end = end
         self.loop: ArmLoop | None = None
         self._units: ArmUnits | None = None
-        self._rejection = ""
+        self._instruction = ""
         # Until configure knows the calibration, nothing moves anyway; a latched e-stop outlives
         # reconfiguration.
         self._controller = ArmController(
             SafetyFilter(Limits(LOWER, UPPER, np.ones(6), np.ones(6), 0.0)),
             lease=self._value("lease"),
             execute=self._value("execute"),
+            leader=Leader(self._value("teleop_timeout"), self._value("slow_speed")),
+            slow_speed=self._value("slow_speed"),
+            # Park is reached by way of home, so that the arm folds above the table and not across it.
+            park_path=[self._value("home_pose"), self._value("park_pose")],
         )
-        self._joint_state = JointState(name=list(JOINT_NAMES))
-        # Plain publishers: they speak in every lifecycle state.
-        self._joint_states = self.create_publisher(JointState, "joint_states", 10)
-        self._health = self.create_publisher(ArmHealth, "arm/health", 10)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.reports = ArmReports(
+            self, self._controller, lambda: (self.loop, self._units), self._value, TRAJECTORY_TOPIC
+        )
         # In this order the executor takes what is there at once: stops first, and the policy's status before
         # the chunk that it was sent before.
         self.create_subscription(Bool, "estop", self._on_estop, 10)
         self.create_subscription(PolicyStatus, "policy/status", self._on_policy, LATCHED)
         self.create_subscription(JointTrajectory, TRAJECTORY_TOPIC, self._on_trajectory, 10)
+        self.create_subscription(JointState, LEADER_TOPIC, self._on_leader, NEWEST)
+        self.create_subscription(String, "instruction", self._on_instruction, NEWEST)
         self.create_service(Trigger, "arm/estop", self._estop_service)
         self.create_service(Trigger, "arm/estop_release", self._release_service)
         self.create_service(SetBool, "arm/torque", self._torque_service)
+        self.create_service(SetBool, "arm/teleop", self._teleop_service)
         self.create_service(Trigger, "arm/home", lambda _, reply: self._move_service(reply, "home"))
         self.create_service(Trigger, "arm/park", lambda _, reply: self._move_service(reply, "park"))
-        self.create_timer(1.0 / self._value("health_rate"), self._publish_health)
-        self.create_timer(1.0, self._publish_diagnostics)
         self.add_post_set_parameters_callback(self._apply_parameters)
         if importlib.util.find_spec("control_msgs") is not None:
             from chefmate_driver.arm.action import FollowJointTrajectoryServer
@@ -154,24 +160,27 @@ class ArmNode(LifecycleNode):
         return bool(self.trigger_configure() == done and self.trigger_activate() == done)
 
     def stand_down(self) -> None:
-        """Brakes, holds, parks if told so, and frees the port. Torque stays on unless the arm is parked."""
+        """Brakes, holds, parks where the arm can and is told to, and frees the port."""
         if self.loop is None:
             return
+        log = self.get_logger()
         held = self._hold("the arm node ends")
-        parked = held and self._value("park_on_shutdown") and self._controller.torque and self._park_now()
-        if parked:
-            self.get_logger().info("parked, torque is off")
-        elif self._controller.torque:
-            self.get_logger().info("holding, torque stays on" if held else "still moving, torque stays on")
+        controller = self._controller
+        if controller.torque and controller.active and held and self._value("park_on_shutdown"):
+            log.info(self._park_now())
+        elif controller.torque:
+            log.info("holding, torque stays on" if held else "still moving, torque stays on")
         else:
-            self.get_logger().info(f"{self._controller.state.value}: torque was not on, nothing to hold")
-        self._publish_health()
+            log.info(f"{controller.state.value}: torque was not on, nothing to hold")
+        self.reports.publish_health()
         self.disconnect()
 
     def disconnect(self) -> None:
-        """Ends the loop and frees the port."""
+        """Ends the loop, frees the port and writes what the black box has to write."""
         if self.loop is not None:
             self.loop.stop()
+            if self.loop.black_box is not None:
+                self.loop.black_box.close()
             self.loop = None
             self._controller.disconnect()
 
@@ -180,12 +189,31 @@ class ArmNode(LifecycleNode):
             raise ArmError("the parameter `port` is empty; name the serial port of the servo bus")
         units = ArmUnits(read_calibration(find_calibration(self._value("calibration"))))
         self._controller.safety = safety_filter(self._value, units)
+        self._controller.speed_override = override_in_range(self._value("speed_override"))
+        stable = [""]  # name under which the device is found after it was unplugged
+
+        def open_again() -> ArmServos:
+            servos = open_servos(self._value, units, stable[0])
+            stable[0] = servos.bus.stable_port
+            return servos
+
+        folder = self._value("black_box_folder")
+        rate = self._value("rate")
         loop = ArmLoop(
             self._controller,
-            lambda: open_servos(self._value, units),
-            rate=self._value("rate"),
+            open_again,
+            rate=rate,
             answer_timeout=self._value("answer_timeout"),
-            on_sample=self._publish_sample,
+            on_sample=self.reports.publish_sample,
+            inspect=lambda servos: inspect_servos(servos, follower_kind(self._value("supply_voltage"))),
+            protection=protection(self._value),
+            black_box=BlackBox(
+                Path(folder).expanduser() if folder else default_folder(),
+                self.get_fully_qualified_name(),
+                rate,
+                self._value("black_box_files"),
+            ),
+            priority=self._value("realtime_priority"),
         )
         deadline = time.monotonic() + self._value("port_timeout")
         while True:
@@ -193,8 +221,10 @@ class ArmNode(LifecycleNode):
                 loop.connect()
                 break
             except (PortNotFoundError, ServoMissingError):
-                if time.monotonic() >= deadline or self.stop_requested.wait(0.05):
+                if time.monotonic() >= deadline or self.end.told.wait(0.05):
                     raise
+        if self._controller.torque:
+            self.get_logger().warning(LEFT_HOLDING)
         self._units, self.loop = units, loop
         loop.start()
 
@@ -203,18 +233,30 @@ class ArmNode(LifecycleNode):
         self.brake(reason)
         return self._until(lambda: self._controller.at_rest or not self._controller.torque, HOLD_DEADLINE)
 
-    def _park_now(self) -> bool:
+    def _park_now(self) -> str:
+        """Parks and switches torque off; what came of it."""
+        controller = self._controller
         with self._running().edit():
             try:
                 duration = self._move("park")
             except ArmError as error:
-                self.get_logger().warning(f"cannot park: {error}")
-                return False
-        arrived = self._until(lambda: self._controller.at_rest, duration + PARK_MARGIN)
-        if not arrived or self._controller.reason:
-            self.get_logger().warning(f"did not reach the park pose: {self._controller.reason or 'too slow'}")
-            return False
-        return self._switch_torque(False) == ""
+                return f"cannot park: {error}; holding, torque stays on"
+        self.get_logger().info(
+            f"parking, {duration:.1f} s; the signal once more makes the arm hold where it is"
+        )
+        arrived = self._until(lambda: controller.at_rest or self.end.again.is_set(), duration + PARK_MARGIN)
+        if self.end.again.is_set():
+            held = self._hold("told to end at once")
+            return "parking was cut short: " + ("holding" if held else "still moving") + ", torque stays on"
+        off = np.abs(controller.measured[:5] - np.array(self._value("park_pose"))).max()
+        if not arrived or controller.reason or off > PARKED_WITHIN:
+            self._hold("the park pose was not reached")
+            why = controller.reason or f"{off:.2f} rad off after {duration + PARK_MARGIN:.0f} s"
+            return f"did not reach the park pose: {why}; holding, torque stays on"
+        if controller.grips(GRIPS):
+            return "parked; the gripper holds something, so torque stays on"
+        problem = self._switch_torque(False)
+        return f"parked; torque stays on: {problem}" if problem else "parked, torque is off"
 
     def _until(self, condition: Callable[[], bool], timeout: float) -> bool:
         deadline = time.monotonic() + timeout
@@ -233,14 +275,22 @@ class ArmNode(LifecycleNode):
         try:
             trajectory = trajectory_from_message(message, now, time.time_ns())
             if self.loop is None:
-                raise TrajectoryRejectedError("the arm node is not configured")
+                raise TrajectoryRejectedError(NOT_CONFIGURED)
             with self.loop.edit():
                 self._controller.accept(trajectory, now)
         except TrajectoryRejectedError as error:
             self._controller.reject()
-            self._rejection = str(error)
+            self.reports.refusals.trajectory = str(error)
+            self._note("rejected", str(error))
             self.get_logger().warning(f"trajectory rejected: {error}", throttle_duration_sec=1.0)
             raise
+        first, last = trajectory.positions[0], trajectory.positions[-1]
+        self._note(
+            "trajectory",
+            f"{'leased' if trajectory.leased else 'one-shot'}, {len(trajectory.times)} points, starts in "
+            f"{trajectory.start - now:.3f} s, takes {trajectory.times[-1] - trajectory.start:.3f} s, from "
+            f"{np.round(first, 4).tolist()} to {np.round(last, 4).tolist()}",
+        )
         return trajectory
 
     def carries(self, trajectory: Trajectory) -> tuple[bool, ArmState, str]:
@@ -260,8 +310,29 @@ class ArmNode(LifecycleNode):
 
     def _on_policy(self, message: PolicyStatus) -> None:
         said = f"{message.state} ({message.reason})" if message.reason else message.state
+        if said != self._controller.policy_state:
+            self._note("policy", said)
         with self._editing():
             self._controller.heartbeat(message.state in DRIVING, said, time.monotonic())
+
+    def _on_leader(self, message: JointState) -> None:
+        now, wall = time.monotonic(), time.time_ns()
+        try:
+            pose = leader_pose(message.name, message.position)
+        except TrajectoryRejectedError as error:
+            refusals = self.reports.refusals
+            refusals.teleop, refusals.teleop_count = str(error), refusals.teleop_count + 1
+            self.get_logger().warning(str(error), throttle_duration_sec=1.0)
+            return
+        stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+        at = now - max(wall - stamp, 0) * 1e-9 if stamp else now
+        with self._editing():
+            self._controller.leader.heard(pose, at, now)
+
+    def _on_instruction(self, message: String) -> None:
+        if message.data != self._instruction:  # plain `ros2 topic pub` repeats
+            self._instruction = message.data
+            self._note("instruction", message.data or "(stop)")
 
     def _on_estop(self, message: Bool) -> None:
         if message.data:
@@ -280,10 +351,12 @@ class ArmNode(LifecycleNode):
     def _release_service(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
         with self._editing():
             self._controller.release_estop()
+        self._note("request", "arm/estop_release")
         reply.success, reply.message = True, f"released; the arm is {self._controller.state.value}"
         return reply
 
     def _torque_service(self, request: SetBool.Request, reply: SetBool.Response) -> SetBool.Response:
+        self._note("request", f"arm/torque {request.data}")
         problem = self._switch_torque(request.data)
         reply.success = not problem
         reply.message = problem or (
@@ -291,9 +364,32 @@ class ArmNode(LifecycleNode):
         )
         return reply
 
-    def _move_service(self, reply: Trigger.Response, pose: str) -> Trigger.Response:
+    def _teleop_service(self, request: SetBool.Request, reply: SetBool.Response) -> SetBool.Response:
+        self._note("request", f"arm/teleop {request.data}")
+        reply.success = True
         if self.loop is None:
-            reply.success, reply.message = False, "the arm node is not configured"
+            reply.success, reply.message = False, NOT_CONFIGURED
+            return reply
+        try:
+            with self.loop.edit():
+                if request.data:
+                    self._controller.engage(time.monotonic())
+                else:
+                    self._controller.disengage("arm/teleop false was called")
+        except TransitionError as error:
+            reply.success, reply.message = False, str(error)
+            return reply
+        reply.message = (
+            "engaging: slowly to the leader's pose, then following it"
+            if request.data
+            else "braking, then holding"
+        )
+        return reply
+
+    def _move_service(self, reply: Trigger.Response, pose: str) -> Trigger.Response:
+        self._note("request", f"arm/{pose}")
+        if self.loop is None:
+            reply.success, reply.message = False, NOT_CONFIGURED
             return reply
         try:
             with self.loop.edit():
@@ -308,15 +404,14 @@ class ArmNode(LifecycleNode):
         return reply
 
     def _move(self, pose: str) -> float:
-        home, park = self._value("home_pose"), self._value("park_pose")
-        # Park is reached by way of home, so that the arm folds above the table and not across it.
-        waypoints = [home] if pose == "home" else [home, park]
+        path = self._controller.park_path
+        waypoints = path[:1] if pose == "home" else path
         return self._controller.move_slowly(waypoints, self._value("slow_speed"), time.monotonic())
 
     def _switch_torque(self, on: bool) -> str:
         """Empty, or why it did not work."""
         if self.loop is None:
-            return "the arm node is not configured"
+            return NOT_CONFIGURED
         try:
             self.loop.set_torque(on)
         except (DriverError, OSError) as error:
@@ -334,33 +429,13 @@ class ArmNode(LifecycleNode):
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
         for parameter in parameters:
             if parameter.name == "speed_override":
-                self._controller.safety.speed_override = override_in_range(parameter.value)
+                with self._editing():
+                    self._controller.speed_override = override_in_range(parameter.value)
 
-    # Messages out
-
-    def _publish_sample(self, sample: Sample) -> None:
-        """In the loop's thread."""
-        message = self._joint_state
-        message.header.stamp = time_message(sample.stamp)
-        message.position = array.array("d", sample.position.tobytes())
-        message.velocity = array.array("d", sample.velocity.tobytes())
-        message.effort = array.array("d", sample.load)
-        self._joint_states.publish(message)
-
-    def _publish_health(self) -> None:
-        self._health.publish(health_message(self._controller, self.loop, self._units))
-
-    def _publish_diagnostics(self) -> None:
-        message = diagnostics_message(
-            self.get_fully_qualified_name().lstrip("/"),
-            health_message(self._controller, self.loop, self._units),
-            port=self._value("port"),
-            rate=self._value("rate"),
-            publishers=self.count_publishers(TRAJECTORY_TOPIC),
-            rejection=self._rejection,
-            now=time.time_ns(),
-        )
-        self._diagnostics.publish(message)
+    def _note(self, kind: str, text: str) -> None:
+        """Tells the black box of a command."""
+        if self.loop is not None and self.loop.black_box is not None:
+            self.loop.black_box.note(kind, text)
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -371,53 +446,15 @@ class ArmNode(LifecycleNode):
 
     def _running(self) -> ArmLoop:
         if self.loop is None:
-            raise ArmError("the arm node is not configured")
+            raise ArmError(NOT_CONFIGURED)
         return self.loop
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs the node until a signal. 0: ended by a signal; 1: could not start, or the control loop died."""
-    stop = threading.Event()
-    # Further signals change nothing: the arm stands, and the port is freed, before the process ends.
-    signals = Signals(stop.set)
-    try:
-        # rclpy's own handlers would end the context before the arm stands.
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = ArmNode(stop)
-    except (ParameterException, RCLError, DriverError) as error:
-        rclpy.logging.get_logger("arm").fatal(f"cannot start: {' '.join(str(error).split())}")
-        signals.ignore()
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    spinner = threading.Thread(target=_spin, args=(executor,), name="arm-executor", daemon=True)
-    spinner.start()
-    code = 0
-    try:
-        if node.get_parameter("autostart").value and not node.start() and not stop.is_set():
-            code = 1
-            stop.set()
-        while not stop.wait(0.2):
-            if not spinner.is_alive() or (node.loop is not None and not node.loop.alive):
-                node.get_logger().fatal("a thread of the arm node died; the servos hold their last goal")
-                code = 1
-                break
-        node.stand_down()
-    finally:
-        signals.ignore()
-        executor.shutdown(timeout_sec=1.0)
-        spinner.join(2.0)
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return code
+    from chefmate_driver.arm.ending import run
 
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return
+    return run(ArmNode, args)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 READY = "READY"
 """ArmHealth.READY: torque is off."""
-UNABLE = ("ESTOPPED", "FAULT", "UNPOWERED", READY)
+UNABLE = ("ESTOPPED", "FAULT", "UNPOWERED", "TELEOPERATED", READY)
 """States of chefmate_msgs/ArmHealth in which the arm cannot follow (a test holds them equal)."""
+PROTECTED = ("HOLD", "RELEASE")
+"""Stages of the protection, as in chefmate_msgs/ArmHealth, in which it does not follow."""
 
 
 class ArmWatch:
@@ -23,20 +25,29 @@ class ArmWatch:
         """
         self._age_limit = age_limit
         self._executing = executing
-        self._state = self._reason = ""
+        self._state = self._reason = self._protection = ""
+        self._active = True
         self._heard: float | None = None
 
-    def heard(self, state: str, reason: str, now: float) -> None:
-        """An arm/health arrived at `now`, s since the epoch."""
+    def heard(
+        self, state: str, reason: str, now: float, *, active: bool = True, protection: str = ""
+    ) -> None:
+        """An arm/health arrived at `now`, s since the epoch; the arguments are its fields."""
         self._state, self._reason, self._heard = state, reason, now
+        self._active, self._protection = active, protection
 
     def unable(self) -> str:
         """Why the arm cannot follow, by its newest word; empty: it can, or nobody knows."""
-        if self._age_limit <= 0.0 or self._state not in UNABLE:
+        if self._age_limit <= 0.0:
             return ""
-        if self._state == READY and not self._executing():
-            return ""
-        return f"the arm is {self._state}" + (f": {self._reason}" if self._reason else "")
+        why = f": {self._reason}" if self._reason else ""
+        if self._state in UNABLE and not (self._state == READY and self._active and not self._executing()):
+            return f"the arm is {self._state}{why}"
+        if not self._active:
+            return f"the arm is inactive: its node takes no trajectories{why}"
+        if self._protection in PROTECTED:
+            return f"the arm protects itself ({self._protection}){why}"
+        return ""
 
     def silence(self, now: float) -> str:
         """Why the arm's state is not known any more; empty while it is, or never was."""

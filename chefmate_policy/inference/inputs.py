@@ -91,7 +91,9 @@ class PolicyInputs:
                 when the last one is half as old as it may be: taking one costs a millisecond.
         """
         for health, _ in take_all(self._health):
-            self._arm.heard(health.state, health.reason, now)
+            self._arm.heard(
+                health.state, health.reason, now, active=health.active, protection=health.protection
+            )
             self._on_arm()
         for subscription, callback in self._light:
             for message, _ in take_all(subscription):

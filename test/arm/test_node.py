@@ -6,21 +6,20 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from chefmate_msgs.msg import ArmHealth, PolicyStatus
+from arm_graph import GOAL, START, TOPIC, TWIN, Graph, drive
+from chefmate_msgs.msg import PolicyStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
-from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
 
 from chefmate_driver.arm.calibration import read_calibration
 from chefmate_driver.arm.controller import ArmController, ArmState
@@ -34,115 +33,6 @@ from chefmate_driver.arm.units import ArmUnits
 from chefmate_driver.feetech.bus import FeetechBus
 from chefmate_driver.feetech.emulator import EmulatedPort
 from chefmate_driver.feetech.plant import SimplePlant
-from chefmate_ros.share import share_file
-
-TWIN = share_file("config", "calibration", "twin.json")
-CONFIG = share_file("config", "arm.yaml")
-START = [0.1, -0.6, 0.5, 0.4, 0.0, 0.3]
-GOAL = [0.7, -0.3, 0.3, 0.6, 0.2, 0.5]
-TOPIC = "arm_controller/joint_trajectory"
-LEASE = 0.25  # s, as in config/arm.yaml
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-@pytest.fixture
-def plant() -> SimplePlant:
-    return SimplePlant(START)
-
-
-@pytest.fixture
-def port(tmp_path: Path, plant: SimplePlant) -> Iterator[EmulatedPort]:
-    with emulated_arm(TWIN, plant, tmp_path / "servos") as opened:
-        yield opened
-
-
-@pytest.fixture
-def start_arm(start_process: Callable[..., Any], ros_domain: int, tmp_path: Path) -> Callable[..., Any]:
-    """Starts the node with the shipped parameters and those given."""
-
-    def start(**parameters: Any) -> Any:
-        values = {"port": tmp_path / "servos", "calibration": "twin", "torque_on_start": True, **parameters}
-        words = [word for name, value in values.items() for word in ("-p", f"{name}:={yaml_text(value)}")]
-        return start_process(
-            ["python", "-m", "chefmate_driver.arm.node", "--ros-args", "--params-file", str(CONFIG), *words]
-        )
-
-    return start
-
-
-def yaml_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-class Graph:
-    """What a test sees of the running node."""
-
-    def __init__(self, listener: Any, process: Any) -> None:
-        self.listener, self.process = listener, process
-        self.states = listener.subscribe("joint_states", JointState)
-        self.health = listener.subscribe("arm/health", ArmHealth)
-
-    def send(
-        self, positions: list[list[float]], times: list[float], frame: str = "", names: Any = JOINT_NAMES
-    ) -> None:
-        if not hasattr(self, "_publisher"):
-            self._publisher = self.listener.publisher(TOPIC, JointTrajectory)
-        message = JointTrajectory(joint_names=list(names))
-        message.header.frame_id = frame
-        for row, due in zip(positions, times, strict=True):
-            point = JointTrajectoryPoint(positions=row)
-            point.time_from_start.sec, point.time_from_start.nanosec = int(due), int(due % 1 * 1e9)
-            message.points.append(point)
-        self._publisher.publish(message)
-
-    def until_state(self, state: str, timeout: float = 8.0) -> ArmHealth:
-        self.health.clear()
-        self.listener.until(
-            lambda: self.health and self.health[-1].state == state,
-            timeout,
-            f"state {state}; it is {[h.state + ' ' + h.reason for h in self.health[-1:]]}, "
-            f"output:\n{self.process.output}",
-        )
-        return self.health[-1]
-
-    def until_moving(self) -> None:
-        self.listener.until(
-            lambda: self.states and max(map(abs, self.states[-1].velocity)) > 0.2, 5.0, "a moving joint"
-        )
-
-    def trigger(self, service: str) -> Any:
-        return self.listener.call(service, Trigger)
-
-    @property
-    def positions(self) -> np.ndarray:
-        return np.array(self.states[-1].position)
-
-
-def drive(graph: Graph, duration: float = 4.0) -> Any:
-    """A policy that pauses, then drives to GOAL in `duration` (s), until the arm has followed it for a while;
-    its status publisher."""
-    policy = graph.listener.publisher("policy/status", PolicyStatus, LATCHED)
-    policy.publish(PolicyStatus(state=PolicyStatus.IDLE))
-    graph.listener.spin(0.1)
-    policy.publish(PolicyStatus(state=PolicyStatus.DRIVING))
-    graph.send([GOAL], [duration], frame="policy")
-    speed = 0.5 * abs(GOAL[0] - graph.positions[0]) / duration
-    begun = time.monotonic()
-
-    def beat() -> bool:
-        policy.publish(PolicyStatus(state=PolicyStatus.DRIVING))
-        moving = abs(graph.states[-1].velocity[0]) > speed
-        return moving and graph.health[-1].state == "FOLLOWING" and time.monotonic() - begun > 2.0 * LEASE
-
-    graph.listener.until(beat, 5.0, "a trajectory that is followed while the policy drives")
-    return policy
-
-
-@pytest.fixture
-def graph(start_arm: Callable[..., Any], port: EmulatedPort, listener: Any) -> Graph:
-    made = Graph(listener, start_arm())
-    made.until_state("HOLDING", 20.0)
-    return made
 
 
 def test_joint_states_come_at_100_hz_with_names_and_fresh_stamps(graph: Graph) -> None:

@@ -52,7 +52,7 @@ def test_twin_and_real_arm_differ_by_the_port_only() -> None:
     assert twin.keys() == real.keys()
     assert real["port"] == "/dev/ttyACM0"
     differing = {key for key in twin if twin[key] != real[key]}
-    assert differing == {"port", "port_timeout", "calibration", "torque_on_start"}
+    assert differing == {"port", "port_timeout", "calibration", "torque_on_start", "park_on_shutdown"}
     assert "kitchen" not in names(graph.describe(REAL_ARM, ROOT))
 
 

@@ -176,7 +176,7 @@ def test_states_are_those_of_the_message() -> None:
 
 
 def test_states_of_the_arm_are_those_of_the_message() -> None:
-    assert all(getattr(ArmHealth, name) == name for name in arm.UNABLE)
+    assert all(getattr(ArmHealth, name) == name for name in (*arm.UNABLE, *arm.PROTECTED))
 
 
 def test_an_e_stop_drops_the_instruction_and_a_new_one_starts_from_the_measured_pose(

@@ -378,3 +378,31 @@ def test_a_long_text_is_refused_and_the_instruction_in_force_stands(bench: Bench
     assert bench.session.instruct("b" * 1000, bench.now)
     assert bench.session.instruct(" " * 2000, bench.now), "blanks are a stop, however many"
     assert bench.says == ("IDLE", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ({"active": False}, "the arm is inactive: its node takes no trajectories: why"),
+        ({"protection": "HOLD"}, "the arm protects itself (HOLD): why"),
+        ({"protection": "RELEASE"}, "the arm protects itself (RELEASE): why"),
+    ],
+)
+def test_an_inactive_or_protected_arm_that_holds_cannot_follow(words: dict[str, Any], reason: str) -> None:
+    watch = ArmWatch(1.0)
+    watch.heard("HOLDING", "why", 100.0, **words)
+    assert watch.unable() == reason
+    watch.heard("HOLDING", "", 100.1, active=True, protection="SLOW")
+    assert watch.unable() == ""
+
+
+def test_an_arm_that_a_leader_drives_cannot_follow() -> None:
+    watch = ArmWatch(1.0)
+    watch.heard("TELEOPERATED", "", 100.0)
+    assert watch.unable() == "the arm is TELEOPERATED"
+
+
+def test_an_inactive_arm_is_no_arm_in_shadow_mode_either() -> None:
+    watch = ArmWatch(1.0, lambda: False)
+    watch.heard("READY", "", 100.0, active=False)
+    assert watch.unable() == "the arm is READY"
