@@ -52,6 +52,7 @@ setup(
         shared("config", "*.yaml", "*.xml", "*.rviz"),
         shared("config/recipes", "*.yaml"),
         shared("config/calibration", "*.json"),
+        shared("config/tokenizer", "*.json"),
         *([] if AS_WHEEL else [("bin", ["bin/chefmate"])]),
     ],
     zip_safe=False,
