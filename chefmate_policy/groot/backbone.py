@@ -111,7 +111,7 @@ class Qwen3Stack(nn.Module):
         self.norm = Qwen3RMSNorm(text.hidden_size, eps=text.rms_norm_eps)
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """x [B, L, D]; positions [B or 1, L] int64; mask [B, 1, L, L], or None for plain causal -> [B, L, D]."""
+        """x [B, L, D]; positions [B or 1, L] int64; mask [B, 1, L, L], None: causal -> [B, L, D]."""
         rotary = rotary_angles(positions, self.text.head_dim, self.text.rope_theta, x.dtype)
         for layer in self.layers:
             x = layer(x, attention_mask=mask, position_embeddings=rotary)

@@ -202,19 +202,19 @@ class _Reader:
         for key in path.split("."):
             values = values.get(key) if isinstance(values, Mapping) else None
         if not isinstance(values, Mapping):
-            raise ConfigurationError(f"config.json has no section {self._at(path)}")
-        return _Reader(values, self._at(path))
+            raise ConfigurationError(f"config.json has no section {self.at(path)}")
+        return _Reader(values, self.at(path))
 
     def int(self, key: str, default: int | None = None) -> int:
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ConfigurationError(f"config.json: {self._at(key)} is {value!r}, expected a count")
+            raise ConfigurationError(f"config.json: {self.at(key)} is {value!r}, expected a count")
         return value
 
     def float(self, key: str, default: float | None = None) -> float:
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ConfigurationError(f"config.json: {self._at(key)} is {value!r}, expected a number")
+            raise ConfigurationError(f"config.json: {self.at(key)} is {value!r}, expected a number")
         return float(value)
 
     def refuse_unsupported(self) -> None:
@@ -224,11 +224,11 @@ class _Reader:
                 value = section.values.get(key, allowed[0])
                 if value not in allowed:
                     raise ConfigurationError(
-                        f"config.json: {section._at(key)} is {value!r}; only {allowed[0]!r} is supported,"
+                        f"config.json: {section.at(key)} is {value!r}; only {allowed[0]!r} is supported,"
                         " as in the published N1.5"
                     )
 
-    def _at(self, key: str) -> str:
+    def at(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
 
 
@@ -297,10 +297,12 @@ def _action_head(section: _Reader) -> ActionHeadConfig:
         num_timestep_buckets=section.int("num_timestep_buckets"),
         num_inference_timesteps=section.int("num_inference_timesteps"),
     )
-    for key, expected in (
-        ("cross_attention_dim", head.backbone_embedding_dim),
-        ("output_dim", head.hidden_size),
+    for key, other, expected in (
+        ("cross_attention_dim", "backbone_embedding_dim", head.backbone_embedding_dim),
+        ("output_dim", "hidden_size", head.hidden_size),
     ):
         if dit.int(key) != expected:
-            raise ConfigurationError(f"config.json: {dit._at(key)} is {dit.int(key)}, expected {expected}")
+            raise ConfigurationError(
+                f"config.json: {dit.at(key)} is {dit.int(key)}, expected {other}, {expected}"
+            )
     return head

@@ -62,10 +62,9 @@ class TimestepEncoder(nn.Module):
     def forward(self, buckets: Tensor) -> Tensor:
         """buckets [S] int64 -> [S, dim]."""
         half = TIME_CHANNELS // 2
-        steps = torch.arange(half, dtype=torch.float32, device=buckets.device)
-        angles = buckets.to(torch.float32).unsqueeze(-1) * torch.exp(
-            steps * (-math.log(10_000.0) / (half - 1))
-        )
+        # in this order, as the reference: an angle of 999 turns one rounding of the frequency into 1e-4 rad
+        exponent = torch.arange(half, dtype=torch.float32, device=buckets.device) * -math.log(10_000.0)
+        angles = buckets.to(torch.float32).unsqueeze(-1) * torch.exp(exponent / (half - 1))
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
         output: Tensor = self.timestep_embedder(waves.to(self.timestep_embedder.linear_1.weight.dtype))
         return output

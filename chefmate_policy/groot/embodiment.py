@@ -107,7 +107,7 @@ class ActionEncoder(nn.Module):
         self.W3 = EmbodimentLinear(rows, hidden_dim, hidden_dim)
 
     def forward(self, actions: Tensor, time: Tensor, rows: Tensor) -> Tensor:
-        """actions [B, H, A], time [B or 1, hidden] of `action_time_embedding`, rows [B] -> [B, H, hidden]."""
+        """actions [B, H, A], time [B or 1, W] of `action_time_embedding`, rows [B] -> [B, H, W]."""
         tokens: Tensor = self.W1(actions, rows)
         times = time.to(tokens.dtype).unsqueeze(1).expand(*tokens.shape[:2], self.hidden_dim)
         hidden: Tensor = F.silu(self.W2(torch.cat([tokens, times], dim=-1), rows))
@@ -116,7 +116,7 @@ class ActionEncoder(nn.Module):
 
 
 def action_time_embedding(buckets: Tensor, width: int) -> Tensor:
-    """Sinusoids of the integer time: buckets [S] -> [S, width] float32, sines first, wavelengths up to 1e4."""
+    """Sinusoids of the integer time: buckets [S] -> [S, width] float32, sines first, up to 1e4 a radian."""
     half = width // 2
     exponent = torch.arange(half, dtype=torch.float32, device=buckets.device) * (math.log(10_000.0) / half)
     angles = buckets.to(torch.float32).unsqueeze(-1) * torch.exp(-exponent)

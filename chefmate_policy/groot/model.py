@@ -116,8 +116,8 @@ class Groot(nn.Module):
     ) -> Tensor:
         """A chunk of normalised actions [B, H, A] float32.
 
-        steps: Euler steps, the configuration's number by default. noise: the start [B, H, A]; without it it is
-        drawn from `generator`, on that generator's device.
+        steps: Euler steps; by default the configuration's number. noise: the start [B, H, A]; else drawn from
+        `generator`, on its device.
         """
         observed = self.observe(inputs)
         if noise is None:
