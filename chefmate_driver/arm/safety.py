@@ -2,26 +2,36 @@
 """The one filter between anyone and the servo bus.
 
 Its reference is the last command sent (or the measured pose, after `reset`), so whatever is asked for, what
-leaves is within position limits, per-joint speed and acceleration, and does not drive a finger tip through
-the table.
+leaves is within position limits, per-joint speed and acceleration, and drives no part of the arm through the
+table, nor the gripper into the arm's own base, shoulder or upper arm. docs/safety.md has the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chefmate_driver.arm.collision import LEVERS, heights, separations
 from chefmate_driver.arm.errors import ArmError
-from chefmate_driver.arm.model import lowest_tip_height
+from chefmate_driver.arm.following import Following, FollowingLimits
+from chefmate_driver.arm.model import link_frames
 
 Vector = NDArray[np.float64]
 MIN_OVERRIDE, MAX_OVERRIDE = 0.1, 1.0
 # A command nearer to what was asked than this is not counted as changed; a tenth of a servo tick.
 UNCHANGED = 1.5e-4  # rad
+# A target that itself keeps the speed limits is followed; a corner in it (way-points joined by lines) makes
+# the command lag for some cycles, by v^2 / 2a at most. Up to here that is shaping, beyond it an intervention.
+SHAPED = 0.05  # rad, about 3 degrees
 STILL = 1e-4  # rad/s
+ROUNDING = 1e-9  # m, differences of clearances below this are noise
+
+BAD_NUMBER, POSITION, SPEED = "not a finite position", "position limit", "speed or acceleration"
+TABLE, BODY, FOLLOWING = "table", "self-collision", "following error"
+REASONS = (BAD_NUMBER, POSITION, SPEED, TABLE, BODY, FOLLOWING)
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,9 @@ class Limits:
     velocity: Vector  # rad/s
     acceleration: Vector  # rad/s^2, also the deceleration of every stop
     floor: float  # m, height of the table over the base frame's z = 0
+    clearance: float = 0.005  # m, smallest distance of gripper, wrist and forearm to the arm's own body
+    self_collision: bool = True  # False: the arm's own body is not watched
+    following: FollowingLimits = field(default_factory=FollowingLimits)
 
     def __post_init__(self) -> None:
         for name in ("lower", "upper", "velocity", "acceleration"):
@@ -40,6 +53,8 @@ class Limits:
                 raise ArmError(f"limits: {name} needs six finite numbers, got {getattr(self, name)}")
         if not np.isfinite(self.floor):
             raise ArmError(f"limits: the floor must be finite, got {self.floor}")
+        if not 0.0 <= self.clearance < 0.1:
+            raise ArmError(f"limits: the clearance must be 0..0.1 m, got {self.clearance}")
         if (
             not (self.lower < self.upper).all()
             or not (self.velocity > 0).all()
@@ -48,18 +63,33 @@ class Limits:
             raise ArmError("limits: lower must be below upper, velocity and acceleration above zero")
 
 
+def _share(name: str, share: float) -> float:
+    if not MIN_OVERRIDE <= share <= MAX_OVERRIDE:
+        raise ArmError(f"{name} {share} is outside {MIN_OVERRIDE}..{MAX_OVERRIDE}")
+    return share
+
+
 class SafetyFilter:
-    """Turns wanted positions into commands. One call of `step` per control cycle."""
+    """Turns wanted positions into commands. One call of `step` or `brake` per control cycle."""
 
     def __init__(self, limits: Limits) -> None:
         """The reference is unset until `reset`."""
         self.limits = limits
-        self.interventions = 0  # commands that differ from what was asked
+        self.counts: dict[str, int] = dict.fromkeys(REASONS, 0)  # interventions since start
+        self.shaped = 0  # commands that lagged a corner of the target within the limits: no intervention
         self.reason = ""  # what the newest intervention was about
         self.position: Vector = np.zeros(6)  # rad, last command
         self.velocity: Vector = np.zeros(6)  # rad/s, of the commands
         self._wanted: Vector | None = None
-        self._override = 1.0
+        self._override = self._slowdown = 1.0
+        self._following = Following(limits.following)
+        self._measured: tuple[Vector, float, float] | None = None  # last command, and `_here` of it
+        self._body_at: tuple[Vector, float] | None = None  # a pose, rad, and its distance to the own body, m
+
+    @property
+    def interventions(self) -> int:
+        """Commands that differ from what was asked for a reason of REASONS, since start."""
+        return sum(self.counts.values())
 
     @property
     def speed_override(self) -> float:
@@ -69,9 +99,22 @@ class SafetyFilter:
 
     @speed_override.setter
     def speed_override(self, share: float) -> None:
-        if not MIN_OVERRIDE <= share <= MAX_OVERRIDE:
-            raise ArmError(f"speed override {share} is outside {MIN_OVERRIDE}..{MAX_OVERRIDE}")
-        self._override = share
+        self._override = _share("speed override", share)
+
+    @property
+    def slowdown(self) -> float:
+        """Share of the speed limits that the protection of the servos leaves, 0.1 to 1, besides the
+        override."""
+        return self._slowdown
+
+    @slowdown.setter
+    def slowdown(self, share: float) -> None:
+        self._slowdown = _share("slowdown", share)
+
+    @property
+    def blocked(self) -> str:
+        """Which joint does not follow its command, and by how much; empty while all do."""
+        return self._following.blocked
 
     @property
     def still(self) -> bool:
@@ -82,7 +125,16 @@ class SafetyFilter:
         """Sets the reference to a pose at rest, rad: the measured one, or the goal that the servos hold."""
         self.position = np.array(position, dtype=np.float64)
         self.velocity = np.zeros(6)
-        self._wanted = None
+        self._wanted = self._body_at = None
+        self._following.reset()
+
+    def observe(self, measured: Vector, dt: float) -> None:
+        """A complete measurement, rad (6,), `dt` seconds after the one before; call it before `step`.
+
+        A joint that lags far behind its command slows the arm, then sets `blocked`: from there on its command
+        only moves towards where it is.
+        """
+        self._following.update(self.position, self.velocity, measured, dt)
 
     def brake(self, dt: float) -> Vector:
         """The next command, rad, of a stop within the acceleration limits; `dt` in seconds."""
@@ -90,60 +142,113 @@ class SafetyFilter:
         return self._move(self._slower(dt), dt)
 
     def step(self, wanted: Vector, dt: float) -> Vector:
-        """The next command, rad, on the way to `wanted` (6,), rad; `dt` seconds since the last one."""
+        """The next command, rad, on the way to `wanted` (6,), rad; `dt` seconds since the last one.
+
+        Without time (`dt` zero, negative or not a number) nothing moves.
+        """
+        if not dt > 0.0:
+            return self.position
         if not np.isfinite(wanted).all():
-            return self._changed("not a finite position", self.brake(dt))
+            self._count(BAD_NUMBER)
+            return self.brake(dt)
         limits = self.limits
         inside = np.clip(wanted, limits.lower, limits.upper)
-        step = limits.acceleration * dt
-        speed = limits.velocity * self._override
+        speed = limits.velocity * (self._override * self._slowdown * self._following.share)
         # Seen from the target, which may move: catch up at the largest speed from which the arm still stops
         # there.
-        target = np.zeros(6) if self._wanted is None else np.clip((inside - self._wanted) / dt, -speed, speed)
+        asked = np.zeros(6) if self._wanted is None else (inside - self._wanted) / dt
+        target = np.minimum(np.maximum(asked, -speed), speed)
         self._wanted = inside
-        gap = inside - self.position - target * dt
-        velocity = np.clip(target + np.sign(gap) * self._reach(np.abs(gap), step, dt), -speed, speed)
-        velocity = np.clip(velocity, self.velocity - step, self.velocity + step)
-        velocity = np.clip(
-            velocity,
-            -self._reach(self.position - limits.lower, step, dt),
-            self._reach(limits.upper - self.position, step, dt),
-        )
-        blocked = self._hits_floor(velocity, dt)
-        if blocked:
+        velocity, hindered = self._follow(inside, target, speed, dt)
+        hit = self._hit(velocity, dt)
+        if hit:
             velocity = self._slower(dt)
         command = self._move(velocity, dt)
-        if np.abs(command - wanted).max() > UNCHANGED:
-            if blocked:
-                return self._changed("table", command)
-            return self._changed(
-                "position limit" if (inside != wanted).any() else "speed or acceleration", command
-            )
+        lag = float(np.abs(command - wanted).max())
+        if lag > UNCHANGED:
+            if hit or hindered:
+                self._count(hit or FOLLOWING)
+            elif (inside != wanted).any():
+                self._count(POSITION)
+            elif lag > SHAPED or (np.abs(asked) > speed + STILL).any():
+                self._count(SPEED)
+            else:
+                self.shaped += 1
         return command
 
-    def _reach(self, distance: Vector, step: Vector, dt: float) -> Vector:
-        """Largest speeds from which the arm stops within `distance`, in steps of `dt`."""
-        room = np.maximum(distance, 0.0)
-        far = np.sqrt(step * step + 2.0 * self.limits.acceleration * room) - step
-        # What is near enough to be reached in one step, and left with the next, is.
-        return np.where(room <= step * dt, room / dt, far)
+    def _follow(self, inside: Vector, target: Vector, speed: Vector, dt: float) -> tuple[Vector, bool]:
+        """The velocity towards `inside` within all limits of single joints, and whether a blocked joint kept
+        it from more."""
+        step = self.limits.acceleration * dt
+        gap = inside - self.position - target * dt
+        velocity = target + np.sign(gap) * self._reach(np.abs(gap), step)
+        velocity = np.minimum(np.maximum(velocity, -speed), speed)
+        low, high = self.velocity - step, self.velocity + step
+        hindered = False
+        if self.blocked:
+            # Braking is the most that a blocked joint may do away from where it is.
+            ahead = self._following.ahead
+            calm = self._slower(dt)
+            high = np.where(ahead > 0, np.maximum(calm, low), high)
+            low = np.where(ahead < 0, np.minimum(calm, high), low)
+            hindered = bool(((velocity > high) & (ahead > 0) | (velocity < low) & (ahead < 0)).any())
+        velocity = np.minimum(np.maximum(velocity, low), high)
+        return (
+            np.minimum(
+                np.maximum(velocity, -self._reach(self.position - self.limits.lower, step)),
+                self._reach(self.limits.upper - self.position, step),
+            ),
+            hindered,
+        )
+
+    def _reach(self, distance: Vector, step: Vector) -> Vector:
+        """Largest speeds from which the arm stops within `distance`, whatever the lengths of later cycles.
+
+        v dt + v^2 / 2a = distance, solved for v; `step` is a dt, rad/s.
+        """
+        far = np.sqrt(step * step + 2.0 * self.limits.acceleration * np.maximum(distance, 0.0)) - step
+        return np.asarray(far)
 
     def _slower(self, dt: float) -> Vector:
         step = self.limits.acceleration * dt
-        return self.velocity - np.clip(self.velocity, -step, step)
+        return self.velocity - np.minimum(np.maximum(self.velocity, -step), step)
 
-    def _hits_floor(self, velocity: Vector, dt: float) -> bool:
-        """True if even a stop that begins after this step would end below the table, and lower than now."""
-        stop = self.position + velocity * dt + velocity * np.abs(velocity) / (2.0 * self.limits.acceleration)
-        height = lowest_tip_height(stop.tolist())
-        return height < self.limits.floor and height < lowest_tip_height(self.position.tolist()) - 1e-6
+    def _hit(self, velocity: Vector, dt: float) -> str:
+        """TABLE or BODY if a stop that begins after this step would end in it, deeper than now, or ""."""
+        stop = self.position + velocity * (dt + np.abs(velocity) / (2.0 * self.limits.acceleration))
+        frames = link_frames(stop[None])
+        height = float(heights(frames)[0])
+        if height < self.limits.floor and height < self._here()[0] - ROUNDING:
+            return TABLE
+        if not self.limits.self_collision or self._body_is_far(stop):
+            return ""
+        distance = float(separations(frames).min())
+        if distance < self.limits.clearance and distance < self._here()[1] - ROUNDING:
+            return BODY
+        self._body_at = stop, distance
+        return ""
+
+    def _here(self) -> tuple[float, float]:
+        """Height over the base's foot and distance to the own body, m, of the last command: what is too near
+        already may go on as long as it leaves."""
+        if self._measured is None or self._measured[0] is not self.position:
+            frames = link_frames(self.position[None])
+            self._measured = self.position, float(heights(frames)[0]), float(separations(frames).min())
+        return self._measured[1], self._measured[2]
+
+    def _body_is_far(self, stop: Vector) -> bool:
+        """True if the way from the pose that was measured last is too short to bring anything near."""
+        if self._body_at is None:
+            return False
+        pose, distance = self._body_at
+        return distance - float(np.abs(stop - pose) @ LEVERS) > self.limits.clearance
 
     def _move(self, velocity: Vector, dt: float) -> Vector:
         self.velocity = velocity
-        self.position = self.position + velocity * dt
+        if velocity.any():
+            self.position = self.position + velocity * dt
         return self.position
 
-    def _changed(self, reason: str, command: Vector) -> Vector:
-        self.interventions += 1
+    def _count(self, reason: str) -> None:
+        self.counts[reason] += 1
         self.reason = reason
-        return command

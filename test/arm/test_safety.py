@@ -18,12 +18,13 @@ ACCELERATION = np.array([10.0, 10.0, 12.0, 20.0, 30.0, 40.0])
 NO_FLOOR = -10.0
 
 
-def limits(floor: float = NO_FLOOR) -> Limits:
-    return Limits(LOWER, UPPER, VELOCITY, ACCELERATION, floor)
+def limits(floor: float = NO_FLOOR, body: bool = False) -> Limits:
+    """Those of single joints, unless a floor or `body` asks for more."""
+    return Limits(LOWER, UPPER, VELOCITY, ACCELERATION, floor, self_collision=body)
 
 
-def made(position: np.ndarray | None = None, floor: float = NO_FLOOR) -> SafetyFilter:
-    safety = SafetyFilter(limits(floor))
+def made(position: np.ndarray | None = None, floor: float = NO_FLOOR, body: bool = False) -> SafetyFilter:
+    safety = SafetyFilter(limits(floor, body))
     safety.reset(np.zeros(6) if position is None else position)
     return safety
 
