@@ -20,11 +20,13 @@ from chefmate_driver.feetech.registers import (
     FEEDBACK_SIZE,
     LOAD_UNIT,
     MODEL_STS3215,
+    PHASE_MULTI_TURN,
     VOLTAGE_UNIT,
     Feedback,
     decode_feedback,
     register,
     speed_unit,
+    within_one_turn,
 )
 
 Vector = NDArray[np.float64]
@@ -66,6 +68,8 @@ class ArmServos:
         self.bus, self.units, self.ids = bus, units, units.ids
         self._check()
         phases = bus.sync_read("phase", self.ids)
+        self._single_turn = {id for id, phase in phases.items() if not phase & PHASE_MULTI_TURN}
+        self.implausible: dict[int, int] = {}  # ticks that a servo said in the newest cycle and cannot be at
         # rad/s per count of the speed registers
         self._speed: Vector = (
             np.array([speed_unit(phases[id]) for id in self.ids], dtype=np.float64) / units.ticks_per_radian
@@ -96,9 +100,22 @@ class ArmServos:
         check_calibration(self.bus, {joint.name: joint.calibration for joint in self.units.joints})
 
     def feedback(self) -> dict[int, Feedback]:
-        """What the servos report now, by id, without those that did not answer. BusLostError."""
+        """What the servos report now, by id, without those that did not answer. BusLostError.
+
+        A position outside of one turn, of a servo that counts within one, is no measurement: the servo is
+        left out, counted (ErrorCounts.implausible), and `implausible` says what it reported.
+        """
         blocks = self.bus.sync_read_block(FEEDBACK_ADDRESS, FEEDBACK_SIZE, self.ids)
-        return {id: decode_feedback(block) for id, block in blocks.items()}
+        found = {id: decode_feedback(block) for id, block in blocks.items()}
+        self.implausible = {
+            id: feedback.position
+            for id, feedback in found.items()
+            if id in self._single_turn and not within_one_turn(feedback.position)
+        }
+        for id in self.implausible:
+            self.bus.counters[id].implausible += 1
+            del found[id]
+        return found
 
     def motion(self, feedback: dict[int, Feedback]) -> tuple[Vector, Vector]:
         """Positions (rad) and velocities (rad/s), (6,) each, of complete feedback."""

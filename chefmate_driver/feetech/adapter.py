@@ -32,6 +32,7 @@ class AdapterLatency:
     driver: str  # kernel driver, "pty" for a terminal pair, "" if unknown
     mode: LatencyMode
     timer: int | None  # ms, latency timer of adapters that have one (FTDI)
+    timer_file: Path  # where that is set
 
     @property
     def slow(self) -> bool:
@@ -45,7 +46,7 @@ class AdapterLatency:
         if self.timer is not None and self.timer > SLOW_TIMER:
             return (
                 f"{self.port} ({name}) collects bytes for up to {self.timer} ms; run: "
-                f"echo {SLOW_TIMER} | sudo tee {timer_file(self.port)}"
+                f"echo {SLOW_TIMER} | sudo tee {self.timer_file}"
             )
         if self.mode is LatencyMode.NORMAL:
             return f"{self.port} ({name}) is not in low-latency mode; run: setserial {self.port} low_latency"
@@ -70,7 +71,8 @@ def driver_name(port: str, sysfs: Path = Path("/sys")) -> str:
 
 def adapter_latency(descriptor: int, port: str, sysfs: Path = Path("/sys")) -> AdapterLatency:
     """What the open port's adapter does now; changes nothing."""
-    return AdapterLatency(port, driver_name(port, sysfs), _mode(descriptor), _timer(port, sysfs))
+    place = timer_file(port, sysfs)
+    return AdapterLatency(port, driver_name(port, sysfs), _mode(descriptor), _timer(place), place)
 
 
 def request_low_latency(descriptor: int, port: str, sysfs: Path = Path("/sys")) -> AdapterLatency:
@@ -105,8 +107,8 @@ def _mode(descriptor: int) -> LatencyMode:
     return LatencyMode.LOW if settings[SERIAL_STRUCT_FLAGS] & ASYNC_LOW_LATENCY else LatencyMode.NORMAL
 
 
-def _timer(port: str, sysfs: Path) -> int | None:
+def _timer(place: Path) -> int | None:
     try:
-        return int(timer_file(port, sysfs).read_text())
+        return int(place.read_text())
     except (OSError, ValueError):
         return None

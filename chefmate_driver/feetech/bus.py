@@ -65,6 +65,31 @@ class Probe:
         return self.most_replies > 1 or self.odd_bytes > 0
 
 
+class Replies:
+    """Sorts the packets that come upon one request."""
+
+    __slots__ = ("extra", "found", "sizes", "status", "strangers")
+
+    def __init__(self, sizes: Mapping[int, int]) -> None:
+        """sizes: parameter bytes that are expected, by id of the servos that were asked."""
+        self.sizes = sizes
+        self.found: dict[int, bytes] = {}  # parameters by id
+        self.status: dict[int, int] = {}  # error byte by id
+        self.extra: list[int] = []  # ids that replied once more
+        self.strangers: list[Packet] = []  # of other ids, or of other sizes
+
+    def take(self, packet: Packet) -> None:
+        """One valid packet."""
+        id = packet.id
+        if self.sizes.get(id) != len(packet.parameters):
+            self.strangers.append(packet)
+            return
+        if id in self.found:  # the newer one counts: the other was late, or another servo's
+            self.extra.append(id)
+        self.found[id] = packet.parameters
+        self.status[id] = packet.code
+
+
 class FeetechBus:
     """Verbs of the bus: ping, read, write, sync_read, sync_write. A context manager."""
 
@@ -342,8 +367,8 @@ class FeetechBus:
         self._serial.write(request)
         expected = sum(sizes.values()) + OVERHEAD * len(sizes)
         deadline = time.monotonic() + self.wire_time(len(request), expected) + self.reply_timeout
-        found: dict[int, bytes] = {}
-        strangers: list[Packet] = []
+        replies = Replies(sizes)
+        found = replies.found
         self._heard = 0
         while len(found) < len(sizes):
             remaining = deadline - time.monotonic()
@@ -352,39 +377,33 @@ class FeetechBus:
             data = self._serial.read(remaining)
             self._heard += len(data)
             for packet in parser.feed(data):
-                self._take(packet, sizes, found, strangers)
+                replies.take(packet)
+        if len(found) < len(sizes):
+            for packet in parser.finish():
+                replies.take(packet)
+        self.status.update(replies.status)
+        if replies.extra:
+            self._count_extra(replies.extra)
         if len(found) == len(sizes):
-            if strangers:
-                self._count_strangers(strangers, sizes)
-            self._silent.difference_update(found)
+            if replies.strangers:
+                self._count_strangers(replies.strangers, sizes)
+            if self._silent:
+                self._silent.difference_update(found)
             return found
-        for packet in parser.finish():
-            self._take(packet, sizes, found, strangers)
         missing = [id for id in sizes if id not in found]
         if count:
-            self._count_missing(missing, sizes, strangers, parser.discarded - discarded)
+            self._count_missing(missing, sizes, replies.strangers, parser.discarded - discarded)
         self._silent.difference_update(found)
         self._overdue, self._overdue_of = set(missing), subject
         return found
 
-    def _take(
-        self, packet: Packet, sizes: Mapping[int, int], found: dict[int, bytes], strangers: list[Packet]
-    ) -> None:
-        id = packet.id
-        if sizes.get(id) != len(packet.parameters):
-            strangers.append(packet)
-            return
-        if id in found:  # the newer one counts: the other was late, or another servo's
-            self._count_extra(id)
-        found[id] = packet.parameters
-        self.status[id] = packet.code
-
-    def _count_extra(self, id: int) -> None:
-        if id in self._overdue:
-            self._overdue.discard(id)
-            self.counters[id].late += 1
-        else:
-            self.counters[id].duplicate += 1
+    def _count_extra(self, ids: Sequence[int]) -> None:
+        for id in ids:
+            if id in self._overdue:
+                self._overdue.discard(id)
+                self.counters[id].late += 1
+            else:
+                self.counters[id].duplicate += 1
 
     def _count_strangers(self, strangers: Sequence[Packet], sizes: Mapping[int, int]) -> None:
         for packet in strangers:

@@ -49,14 +49,14 @@ def _openers(device: str) -> list[int]:
 
 
 def port_holder(port: str) -> str:
-    """The process that holds the port, for an error message; "another process" if not found."""
+    """The process that holds the port, for an error message; else how to find it."""
     device = os.path.realpath(port)
     owner = _lock_owner(device)
     if owner == os.getpid():
         return "this process itself"
     pids = [owner] if owner is not None else _openers(device)
     if not pids:
-        return "another process"
+        return f"another process (of another user: sudo fuser -v {device} names it)"
     return ", ".join(f"process {pid} ({_command(pid) or 'name unknown'})" for pid in pids)
 
 

@@ -181,6 +181,11 @@ def decode_feedback(block: bytes) -> Feedback:
     )
 
 
+def within_one_turn(ticks: int) -> bool:
+    """Whether a servo that counts within one turn (bit 4 of `phase` clear) can be at a position."""
+    return 0 <= ticks <= MAX_POSITION
+
+
 def speed_unit(phase: int) -> float:
     """step/s per count of the speed registers, from the `phase` register."""
     return 1.0 if phase & PHASE_FINE_SPEED else COARSE_SPEED

@@ -38,23 +38,6 @@ TWIN = share_file("config", "calibration", "twin.json")
 ZERO = {joint.id: joint.zero for joint in ArmUnits(read_calibration(TWIN)).joints}  # ticks at 0 rad
 
 
-@pytest.fixture
-def plant() -> SimplePlant:
-    return SimplePlant([0.0] * 6)
-
-
-@pytest.fixture
-def port(tmp_path: Path, plant: SimplePlant) -> Iterator[EmulatedPort]:
-    with emulated_arm(TWIN, plant, tmp_path / "servos") as opened:
-        yield opened
-
-
-@pytest.fixture
-def bus(port: EmulatedPort) -> Iterator[FeetechBus]:
-    with FeetechBus(str(port.link), reply_timeout=0.5) as opened:
-        yield opened
-
-
 def reaches(condition: Callable[[], bool], timeout: float = 3.0) -> bool:
     deadline = time.monotonic() + timeout
     while not condition():
@@ -351,6 +334,7 @@ def test_garbage_before_a_request_does_not_silence_the_emulator(bus: FeetechBus)
 def test_replies_stay_fast_beside_a_busy_thread(bus: FeetechBus) -> None:
     """The twin's physics shares the emulator's process."""
     stop = threading.Event()
+    bus.reply_timeout = 5.0
 
     def burn() -> None:
         while not stop.is_set():
