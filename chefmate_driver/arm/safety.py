@@ -181,7 +181,9 @@ class SafetyFilter:
         it from more."""
         step = self.limits.acceleration * dt
         gap = inside - self.position - target * dt
-        velocity = target + np.sign(gap) * self._reach(np.abs(gap), step)
+        way = np.abs(gap)
+        # What is near enough to be reached in one step, and left with the next, is.
+        velocity = target + np.sign(gap) * np.where(way <= step * dt, way / dt, self._reach(way, step))
         velocity = np.minimum(np.maximum(velocity, -speed), speed)
         low, high = self.velocity - step, self.velocity + step
         hindered = False
