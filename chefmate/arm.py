@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
+from chefmate import arm_setup_options as setup
 from chefmate.arm_options import graph_options, guide_options, monitor_options, pose_options, teleop_options
 
 # Verbs of a running arm node; see chefmate.tell.ARM_SERVICES.
@@ -42,6 +43,36 @@ COMMANDS: tuple[ArmCommand, ...] = (
     *(
         ArmCommand(name, help, options, run)
         for name, help, options, run in (
+            (
+                "scan",
+                "find the servos on a port, or change an id",
+                setup.scan_options,
+                "chefmate.arm_scan:scan_command",
+            ),
+            (
+                "configure",
+                "bring the servos' settings in line with this arm",
+                setup.configure_options,
+                "chefmate.arm_configure:configure_arm",
+            ),
+            (
+                "calibrate",
+                "teach the arm its joints' middles and ranges",
+                setup.calibrate_options,
+                "chefmate.arm_calibrate:calibrate",
+            ),
+            (
+                "check",
+                "is the arm fit for its first motion?",
+                setup.check_options,
+                "chefmate.arm_check:check",
+            ),
+            (
+                "emulate",
+                "an arm without an arm, to try these",
+                setup.emulate_options,
+                "chefmate.arm_emulate:emulate",
+            ),
             ("monitor", "watch the running arm", monitor_options, "chefmate.arm_monitor:monitor"),
             ("teleop", "move the running arm by a leader arm", teleop_options, "chefmate.arm_teleop:teleop"),
             ("jog", "move the running arm by keys", graph_options, "chefmate.arm_jog:jog"),

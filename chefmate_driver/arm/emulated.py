@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from chefmate_driver.arm.calibration import find_calibration, read_calibration
+from chefmate_driver.arm.emulated_settings import set_up
 from chefmate_driver.arm.model import JOINTS
 from chefmate_driver.arm.units import ArmUnits
 from chefmate_driver.feetech.emulator import EmulatedPort, ServoEmulator, Tap
@@ -34,10 +35,11 @@ def emulated_arm(
 ) -> EmulatedPort:
     """A servo bus, not yet started, in front of a plant with the arm's six joints.
 
-    The servos hold the homing offsets and limits of the file, as after LeRobot's calibration. `link`, `tap`,
-    `pace`, `spin`: see EmulatedPort.
+    The servos hold the homing offsets and limits of the file, as after LeRobot's calibration, and the
+    settings of a follower. `link`, `tap`, `pace`, `spin`: see EmulatedPort.
     """
     emulator = ServoEmulator(ArmUnits(read_calibration(calibration)).joints, plant)
+    set_up(emulator)
     return EmulatedPort(emulator, link, tap=tap, pace=pace, spin=spin)
 
 
