@@ -14,6 +14,7 @@ from setuptools import find_packages, setup
 
 NODES = {
     "arm_node": "chefmate_driver.executables:arm",
+    "teleop_node": "chefmate_driver.executables:teleop",
     "camera_node": "chefmate_driver.executables:camera",
     "kitchen_node": "chefmate_driver.executables:kitchen",
     "policy_node": "chefmate_policy.executables:policy",
