@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool
 from chefmate.arm_client import NEWEST, ArmClient, ArmError
 from chefmate.engagement import (
     COMMAND_TOPIC,
+    DISCOVERY_PATIENCE,
     SERVICE,
     check_engageable,
     disengage,
@@ -56,6 +57,8 @@ class Jog:
         self._message = JointState(name=list(JOINT_NAMES))
         self._stepped = time.monotonic()
         self._engaging: Any = None  # future of the service
+        # s, monotonic: until then a refusal is no answer yet, since the arm may not have found the commands
+        self._patient_until = -math.inf
 
     def await_listener(self) -> None:
         """Waits until the arm hears the commands. ArmError if it does not."""
@@ -77,6 +80,10 @@ class Jog:
         except ArmError as error:
             self.note = str(error)
             return
+        self._patient_until = time.monotonic() + DISCOVERY_PATIENCE
+        self._ask()
+
+    def _ask(self) -> None:
         self._engaging = self.arm.ask(SERVICE, SetBool, SetBool.Request(data=True))
 
     def tick(self) -> None:
@@ -87,6 +94,8 @@ class Jog:
         if self._engaging is not None and self._engaging.done():
             answer, self._engaging = self._engaging.result(), None
             self.note = "" if answer.success else answer.message
+            if not answer.success and now < self._patient_until and self.arm.state == ArmHealth.HOLDING:
+                self._ask()
         if not self.engaged and self._engaging is None:
             self.target.rest_at(measured)
         position = self.target.step(now, dt, measured)

@@ -26,9 +26,9 @@ from sensor_msgs.msg import JointState
 from chefmate.arm_client import NEWEST, PATIENCE, ArmClient, ArmError
 from chefmate.engagement import (
     COMMAND_TOPIC,
-    SERVICE,
     check_engageable,
     disengage,
+    engage,
     publishers,
     refuse_other_leaders,
     why,
@@ -108,7 +108,7 @@ def teleop(options: argparse.Namespace) -> int:
             session = Teleoperation(arm, leader)
             await_leader(session)
             say(f"leader {session.leader_text()}; engaging: the follower goes to the leader's pose slowly")
-            arm.switch(SERVICE, True)
+            engage(arm)
             arm.idle = lambda: None  # from here on ctrl-C ends the engagement in order
             begun = time.monotonic()
             try:

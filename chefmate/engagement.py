@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from chefmate_msgs.msg import ArmHealth
@@ -12,6 +13,7 @@ from chefmate.arm_client import ArmClient, ArmError
 COMMAND_TOPIC = "teleop/joint_command"
 SERVICE = "arm/teleop"
 DISCOVERY = 0.5  # s more, after the arm was found, to find others
+DISCOVERY_PATIENCE = 3.0  # s for the arm to hear a leader that this process hears already
 STOPPED = 5.0  # s for the arm to brake and say so
 # What an owner does when the arm cannot be engaged, by the arm's state.
 MENDS = {
@@ -48,6 +50,24 @@ def publishers(arm: ArmClient) -> list[str]:
         f"{info.node_namespace.rstrip('/')}/{info.node_name}"
         for info in arm.node.get_publishers_info_by_topic(COMMAND_TOPIC)
     ]
+
+
+def engage(arm: ArmClient) -> None:
+    """Has the arm follow the commands. It may find their publisher a moment later than others did: this asks
+    again for DISCOVERY_PATIENCE.
+
+    Raises:
+        ArmError: the arm refuses.
+    """
+    deadline = time.monotonic() + DISCOVERY_PATIENCE
+    while True:
+        try:
+            arm.switch(SERVICE, True)
+            return
+        except ArmError:
+            if time.monotonic() > deadline:
+                raise
+        arm.until(lambda: False, 0.1)
 
 
 def disengage(arm: ArmClient) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A leader and a follower of emulated servos, each on a pty of its own."""
+"""A leader and a follower of emulated servos, each on a pty of its own, and their nodes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ from chefmate_ros.share import share_file
 
 sys.path.insert(0, str(Path(__file__).parent))  # lets the tests of this folder import two_arms.py
 
-from two_arms import ANY_SUPPLY, REST, write_leader_file
+from two_arms import ANY_SUPPLY, REST, Follower, Terminal, write_leader_file
 
-TELEOP_CONFIG = share_file("config", "teleop.yaml")
+TWIN = share_file("config", "calibration", "twin.json")
+
+
+def node_command(module: str, config: str, parameters: dict[str, Any]) -> list[str]:
+    """A node as a process, with its shipped parameters and those given."""
+    words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    return ["python", "-m", module, "--ros-args", "--params-file", str(share_file("config", config)), *words]
 
 
 @pytest.fixture
@@ -47,23 +53,34 @@ def start_leader(
     """Starts teleop_node with the shipped parameters and those given."""
 
     def start(**parameters: Any) -> Any:
-        values = {
-            "port": tmp_path / "leader",
-            "calibration": leader_file,
-            "max_voltage": ANY_SUPPLY,
-            **parameters,
-        }
-        words = [word for name, value in values.items() for word in ("-p", f"{name}:={value}")]
-        return start_process(
-            [
-                "python",
-                "-m",
-                "chefmate_driver.teleop.node",
-                "--ros-args",
-                "--params-file",
-                str(TELEOP_CONFIG),
-                *words,
-            ]
-        )
+        values = {"port": tmp_path / "leader", "calibration": leader_file, "max_voltage": ANY_SUPPLY}
+        return start_process(node_command("chefmate_driver.teleop.node", "teleop.yaml", values | parameters))
 
     return start
+
+
+@pytest.fixture
+def follower(start_process: Callable[..., Any], listener: Any, tmp_path: Path) -> Iterator[Follower]:
+    """The arm node on emulated servos, holding REST."""
+    plant = SimplePlant(REST)
+    with emulated_arm(TWIN, plant, tmp_path / "follower"):
+        values = {"port": tmp_path / "follower", "calibration": "twin", "torque_on_start": "true"}
+        process = start_process(node_command("chefmate_driver.arm.node", "arm.yaml", values))
+        arm = Follower(listener, process, plant)
+        arm.until_state("HOLDING")
+        yield arm
+        process.kill_group()
+
+
+@pytest.fixture
+def terminal(ros_domain: int, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Function (words of a chefmate command) -> Terminal."""
+    opened: list[Terminal] = []
+
+    def start(*words: str) -> Terminal:
+        opened.append(Terminal(*words, env={"XDG_CONFIG_HOME": str(tmp_path / "config")}))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
