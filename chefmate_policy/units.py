@@ -3,8 +3,8 @@
 
 Every unit of LeRobot is a straight line over the angle (motors/motors_bus.py): degrees need nothing else;
 -100..100 and 0..100 are shares of a range whose two ends, in rad, stand beside the unit. For the gripper
-these are the URDF's limits, for a body joint the ends of its calibrated range. So a table of joints, units and ends
-says it all, and a checkpoint can carry it.
+these are the URDF's limits, for a body joint the ends of its calibrated range. So a table of joints, units
+and ends says it all, and a checkpoint can carry it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class JointUnit:
                 )
         elif None in ends or not all(map(math.isfinite, filter(None, ends))) or self.low == self.high:
             raise UnitError(
-                f"{self.joint} is counted in {self.unit}, so its low and high (rad) must be two angles, not {ends};"
+                f"{self.joint} is counted in {self.unit}: low and high (rad) must be two angles, not {ends};"
                 " they are the calibrated range, or the URDF's limits of the gripper"
             )
 
@@ -111,7 +111,7 @@ class JointUnits:
         return (clipped - self._offset) / self._slope
 
     def order(self, joints: Sequence[str]) -> list[int]:
-        """Where each joint of the table is in `joints`. UnitError names those that are missing or left over."""
+        """Where each joint of the table is in `joints`. UnitError names those that do not match."""
         missing = [name for name in self.names if name not in joints]
         extra = [name for name in joints if name not in self.names]
         if missing or extra:
