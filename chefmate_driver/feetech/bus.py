@@ -8,6 +8,7 @@ bounded number of times; what went wrong is counted by servo and kind; the error
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +69,7 @@ class Probe:
 class Replies:
     """Sorts the packets that come upon one request."""
 
-    __slots__ = ("extra", "found", "sizes", "status", "strangers")
+    __slots__ = ("conflicts", "extra", "found", "sizes", "status", "strangers")
 
     def __init__(self, sizes: Mapping[int, int]) -> None:
         """sizes: parameter bytes that are expected, by id of the servos that were asked."""
@@ -76,6 +77,7 @@ class Replies:
         self.found: dict[int, bytes] = {}  # parameters by id
         self.status: dict[int, int] = {}  # error byte by id
         self.extra: list[int] = []  # ids that replied once more
+        self.conflicts: set[int] = set()  # those of which the replies differ
         self.strangers: list[Packet] = []  # of other ids, or of other sizes
 
     def take(self, packet: Packet) -> None:
@@ -84,8 +86,10 @@ class Replies:
         if self.sizes.get(id) != len(packet.parameters):
             self.strangers.append(packet)
             return
-        if id in self.found:  # the newer one counts: the other was late, or another servo's
+        if id in self.found:
             self.extra.append(id)
+            if self.found[id] != packet.parameters:
+                self.conflicts.add(id)
         self.found[id] = packet.parameters
         self.status[id] = packet.code
 
@@ -115,6 +119,7 @@ class FeetechBus:
         self._heard = 0  # bytes received for the present request
         self._overdue: set[int] = set()  # ids whose reply to the newest request is missing
         self._overdue_of = b""  # what they were asked for
+        self._answered: set[int] = set()  # ids that replied to the newest request
         self._silent: set[int] = set()  # ids that did not even answer late
         self._unlocked: set[int] = set()  # ids whose EEPROM is open
 
@@ -223,22 +228,31 @@ class FeetechBus:
         return {id: entry.decode(block) for id, block in blocks.items()}
 
     def sync_read_block(
-        self, address: int, size: int, ids: Sequence[int], *, patient: bool = False
+        self,
+        address: int,
+        size: int,
+        ids: Sequence[int],
+        *,
+        patient: bool = False,
+        deadline: float = math.inf,
     ) -> dict[int, bytes]:
         """`size` bytes from `address` of several servos in one exchange, by id, without silent servos.
 
         Asks again, for the missing ones alone. If nothing at all came back it gives up unless `patient`, so
-        that in a control loop a dead bus costs one timeout and not several.
+        that in a control loop a dead bus costs one timeout and not several. Nothing is waited for beyond
+        `deadline` (s, monotonic clock).
         """
-        found = self._exchange(encode_sync_read(address, size, ids), dict.fromkeys(ids, size))
+        request = encode_sync_read(address, size, ids)
+        found = self._exchange(request, dict.fromkeys(ids, size), latest=deadline)
         if len(found) == len(ids):
             return found
         for _ in range(self.retries):
             missing = [id for id in ids if id not in found]
-            if not missing or not (patient or found or self._heard):
+            if not missing or not (patient or found or self._heard) or time.monotonic() >= deadline:
                 break
             self._count_retry(missing)
-            found |= self._exchange(encode_sync_read(address, size, missing), dict.fromkeys(missing, size))
+            request = encode_sync_read(address, size, missing)
+            found |= self._exchange(request, dict.fromkeys(missing, size), latest=deadline)
         if len(found) < len(ids):
             self.failures += 1
         return found
@@ -272,7 +286,10 @@ class FeetechBus:
         self._unlocked = set(ids)
         try:
             for id in ids:
-                self._write(id, register("lock"), b"\0")
+                if not self._write_verified(id, register("lock"), b"\0"):
+                    raise EepromError(
+                        f"{self.port}: servo {id} does not unlock its EEPROM; switch it off and on"
+                    )
             yield self
         finally:
             opened, self._unlocked = sorted(self._unlocked), set()
@@ -283,8 +300,7 @@ class FeetechBus:
         failure: FeetechError | None = None
         for id in ids:
             try:
-                self._write(id, register("lock"), b"\1")
-                if self.read(id, "lock") == 1:
+                if self._write_verified(id, register("lock"), b"\1"):
                     unlocked.remove(id)
             except (ServoMissingError, BusProtocolError) as error:
                 failure = error
@@ -295,20 +311,35 @@ class FeetechBus:
             ) from failure
 
     def _write_eeprom(self, id: int, entry: Register, data: bytes) -> None:
-        self._write(id, entry, data)
         if entry.name == "id":
+            self._write_unanswered(id, entry, data)
             self._unlocked.remove(id)
             id = data[0]
             self._unlocked.add(id)
-        if entry.name == "baud_rate" and data[0] in BAUD_RATES:
+        elif entry.name == "baud_rate" and data[0] in BAUD_RATES:
+            self._write_unanswered(id, entry, data)
             self.baudrate = BAUD_RATES[data[0]]
             self._serial.set_baudrate(self.baudrate)
+        else:
+            self._write_verified(id, entry, data)
         kept = self.read_block(id, entry.address, entry.size)
         if kept != data:
             raise EepromError(
                 f"{self.port}: servo {id} did not keep {entry.name} (register {entry.address}): "
                 f"{entry.decode(data)} written, {entry.decode(kept)} read back"
             )
+
+    def _write_verified(self, id: int, entry: Register, data: bytes) -> bool:
+        """Writes until the value reads back, a bounded number of times; whether it did."""
+        for _ in range(self.retries + 1):
+            self._write_unanswered(id, entry, data)
+            if self.read_block(id, entry.address, entry.size) == data:
+                return True
+        return False
+
+    def _write_unanswered(self, id: int, entry: Register, data: bytes) -> None:
+        # As a sync write: a servo with response_level 0 confirms no other one.
+        self._serial.write(encode_sync_write(entry.address, {id: data}))
 
     def _write(self, id: int, entry: Register, data: bytes) -> None:
         request = encode(id, Instruction.WRITE, bytes((entry.address,)) + data)
@@ -357,16 +388,19 @@ class FeetechBus:
         for id in ids:
             self.counters[id].retries += 1
 
-    def _exchange(self, request: bytes, sizes: Mapping[int, int], *, count: bool = True) -> dict[int, bytes]:
+    def _exchange(
+        self, request: bytes, sizes: Mapping[int, int], *, count: bool = True, latest: float = math.inf
+    ) -> dict[int, bytes]:
         """Sends a request; returns the payload of each timely reply of the size in `sizes`."""
         self.transactions += 1
         subject = request[4:7]  # instruction, address, size: replies to equal ones cannot be told apart
-        self._settle(subject)
+        self._settle(subject, latest)
         parser = self._parser
         discarded = parser.discarded
         self._serial.write(request)
         expected = sum(sizes.values()) + OVERHEAD * len(sizes)
         deadline = time.monotonic() + self.wire_time(len(request), expected) + self.reply_timeout
+        deadline = min(deadline, latest)
         replies = Replies(sizes)
         found = replies.found
         self._heard = 0
@@ -381,29 +415,34 @@ class FeetechBus:
         if len(found) < len(sizes):
             for packet in parser.finish():
                 replies.take(packet)
-        self.status.update(replies.status)
         if replies.extra:
-            self._count_extra(replies.extra)
+            self._count_extra(replies)
+        self.status.update(replies.status)
+        self._answered = set(replies.status)
         if len(found) == len(sizes):
             if replies.strangers:
                 self._count_strangers(replies.strangers, sizes)
             if self._silent:
                 self._silent.difference_update(found)
             return found
-        missing = [id for id in sizes if id not in found]
+        missing = [id for id in sizes if id not in replies.status]
         if count:
             self._count_missing(missing, sizes, replies.strangers, parser.discarded - discarded)
         self._silent.difference_update(found)
         self._overdue, self._overdue_of = set(missing), subject
         return found
 
-    def _count_extra(self, ids: Sequence[int]) -> None:
-        for id in ids:
+    def _count_extra(self, replies: Replies) -> None:
+        """Two replies of one id: one of them is late, or two servos have that id. If they differ, neither is
+        believed."""
+        for id in replies.extra:
             if id in self._overdue:
                 self._overdue.discard(id)
                 self.counters[id].late += 1
             else:
                 self.counters[id].duplicate += 1
+        for id in replies.conflicts:
+            del replies.found[id]
 
     def _count_strangers(self, strangers: Sequence[Packet], sizes: Mapping[int, int]) -> None:
         for packet in strangers:
@@ -433,14 +472,14 @@ class FeetechBus:
             else:
                 counts.lost += 1
 
-    def _settle(self, subject: bytes) -> None:
+    def _settle(self, subject: bytes, latest: float) -> None:
         """Makes sure that no reply to an earlier request is taken for one to the next.
 
         Replies carry no number. So after a missing one the line is watched for one more timeout, unless the
         same thing is asked again (then a late reply is merely older) or the servo has been silent all along.
         """
         if self._overdue and subject != self._overdue_of and not self._overdue <= self._silent:
-            deadline = time.monotonic() + self.reply_timeout
+            deadline = min(time.monotonic() + self.reply_timeout, latest)
             while self._overdue and (left := deadline - time.monotonic()) > 0.0:
                 self._drop(self._serial.read(left))
             self._silent |= self._overdue
@@ -462,6 +501,8 @@ class FeetechBus:
             if packet.id in self._overdue:
                 self._overdue.discard(packet.id)
                 self.counters[packet.id].late += 1
+            elif packet.id in self._answered:
+                self.counters[packet.id].duplicate += 1
             else:
                 self.stray_packets += 1
 

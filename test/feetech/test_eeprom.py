@@ -8,16 +8,21 @@ import pytest
 from chefmate_driver.feetech.bus import FeetechBus
 from chefmate_driver.feetech.emulator import EmulatedPort
 from chefmate_driver.feetech.errors import EepromError, RegisterError
-from chefmate_driver.feetech.packet import Instruction
+from chefmate_driver.feetech.packet import Instruction, PacketParser
 from chefmate_driver.feetech.registers import REGISTERS, Area
 
 EEPROM = [entry.name for entry in REGISTERS.values() if entry.area is Area.EEPROM and entry.writable]
 
 
 def writes(port: EmulatedPort) -> list[bytes]:
-    """Parameters of the WRITE packets that the port sees from now on."""
+    """Parameters of the write packets that the port sees from now on."""
     seen: list[bytes] = []
-    port.tap = lambda _, data: seen.append(data[5:-1]) if data[4] == Instruction.WRITE else None
+    kinds, parser = (Instruction.WRITE, Instruction.SYNC_WRITE), PacketParser()
+
+    def tap(_: float, data: bytes) -> None:
+        seen.extend(packet.parameters for packet in parser.feed(data) if packet.code in kinds)
+
+    port.tap = tap
     return seen
 
 
@@ -48,7 +53,7 @@ def test_inside_it_is_written_once_verified_and_locked(bus: FeetechBus, port: Em
         bus.write(3, "return_delay", 10)  # there already: no wear
         with pytest.raises(RegisterError, match="servo 4"):
             bus.write(4, "return_delay", 10)
-    assert seen == [b"\x37\x00", b"\x07\x0a", b"\x37\x01"]
+    assert seen == [b"\x37\x01\x03\x00", b"\x07\x01\x03\x0a", b"\x37\x01\x03\x01"]
     with port.emulator.lock:
         port.emulator.servos[2].power_cycle()
     assert bus.read(3, "return_delay") == 10
@@ -61,6 +66,15 @@ def test_it_locks_again_when_something_fails_inside(bus: FeetechBus) -> None:
         assert bus.sync_read("lock", [1, 2, 3]) == {1: 0, 2: 0, 3: 1}
         raise ZeroDivisionError
     assert bus.sync_read("lock", [1, 2, 3]) == {1: 1, 2: 1, 3: 1}
+
+
+def test_a_servo_that_confirms_no_writes_can_be_mended(bus: FeetechBus, port: EmulatedPort) -> None:
+    with port.emulator.lock:
+        port.emulator.servos[3]._store("response_level", 0)
+    with bus.eeprom([4]):
+        bus.write(4, "response_level", 1)
+    assert bus.sync_read("lock", [4]) == {4: 1}
+    bus.write(4, "acceleration", 50)
 
 
 def test_it_is_refused_while_torque_holds(bus: FeetechBus, port: EmulatedPort) -> None:

@@ -172,7 +172,27 @@ def test_two_servos_of_one_id_show_in_the_counts(bus: FeetechBus, port: Emulated
         read_all(bus)
     assert bus.counters[3].duplicate + bus.counters[3].late > 0
     assert bus.counters[3].corrupt > 0
-    assert not any(bus.counters[id].failed for id in IDS if id != 3)
+    assert not any(bus.counters[id].duplicate for id in IDS if id != 3)
+
+
+def test_two_servos_that_contradict_are_not_believed(bus: FeetechBus, port: EmulatedPort) -> None:
+    bus.reply_timeout, bus.retries = SHORT, 0
+    begin(port, FaultKind.DUPLICATE_ID, 3)
+    for _ in range(30):
+        assert 3 not in bus.sync_read_block(31, 2, IDS)
+    assert bus.counters[3].duplicate + bus.counters[3].late > 3
+    assert bus.counters[3].corrupt > 3
+
+
+def test_a_block_read_waits_for_nothing_beyond_its_deadline(bus: FeetechBus, port: EmulatedPort) -> None:
+    bus.reply_timeout = 2.0
+    fault = begin(port, FaultKind.LATENCY, 5, amount=1.0)
+    began = time.monotonic()
+    blocks = bus.sync_read_block(FEEDBACK_ADDRESS, FEEDBACK_SIZE, IDS, deadline=began + 0.2)
+    assert time.monotonic() - began < 0.9
+    assert sorted(blocks) == [1, 2, 3, 4]
+    port.emulator.end(fault)
+    until(lambda: bus.ping(5) == 0, 20.0, "an answer")
 
 
 def test_a_jammed_servo_stays_pushes_and_latches_an_overload(
