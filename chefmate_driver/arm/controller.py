@@ -60,6 +60,7 @@ _STATE_OF_MODE = {
     _Mode.SETTLE: ArmState.BRAKING,
     _Mode.TELEOP: ArmState.TELEOPERATED,
 }
+_GIVING_WAY = (_Mode.HOLD, _Mode.FOLLOW, _Mode.TELEOP)  # modes that end when a joint does not follow
 LEFT_HOLDING = "the servos held torque already, left so by an earlier node; their goals are kept"
 SHADOW = "shadow mode: execute is false, trajectories are checked and not followed"
 
@@ -85,6 +86,7 @@ class ArmController:
         self.leader = leader or Leader(0.25, slow_speed)
         self.slow_speed, self.park_path = slow_speed, park_path
         self.verdict = WELL  # newest word of the protection
+        self.blind = ""  # which servo does not answer; empty: all do
         self.let_go = False  # True: torque has to go off now, the arm is parked or cannot be
         self.active = False  # False: the lifecycle node is not active, trajectories are refused
         self.rejected = 0  # trajectories refused since start
@@ -95,7 +97,6 @@ class ArmController:
         self.policy_state = ""  # newest state that the policy reported
         self.measured: Vector = np.zeros(6)  # rad
         self.measured_velocity: Vector = np.zeros(6)  # rad/s
-        self._override = safety.speed_override
         self._why = "" if execute else SHADOW
         self._mode = _Mode.HOLD
         self._motion: Motion | None = None
@@ -125,17 +126,12 @@ class ArmController:
         if self._mode is _Mode.TELEOP:
             return self.leader.waits_for
         protecting = self.verdict.reason if self.verdict.stage >= Stage.HOLD else ""
-        return self.fault or self.estop or protecting or self._why
+        return self.fault or self.estop or self.blind or protecting or self._why
 
     @property
     def speed_override(self) -> float:
-        """Share of the speed limits that the owner allows; the protection may leave less of it."""
-        return self._override
-
-    @speed_override.setter
-    def speed_override(self, share: float) -> None:
-        self._override = share
-        self._scale_speed()
+        """Share of the speed limits in force: what the owner allows, times what the protection leaves."""
+        return self.safety.speed_override * self.safety.slowdown
 
     @property
     def at_rest(self) -> bool:
@@ -151,9 +147,11 @@ class ArmController:
         running = self._motion is not None and self._motion.trajectory is trajectory
         return running or self._waiting is trajectory
 
-    def update(self, position: Vector, velocity: Vector) -> None:
-        """A complete measurement: rad, rad/s."""
+    def update(self, position: Vector, velocity: Vector, dt: float = 0.0) -> None:
+        """A complete measurement: rad, rad/s, `dt` s after the one before; 0: it is the first."""
         self.measured, self.measured_velocity = position, velocity
+        if self.torque and dt > 0.0:
+            self.safety.observe(position, dt)
 
     def connect(self, position: Vector, goals: Vector, torque: bool, partly: str = "") -> None:
         """Every servo answers. A fault stays until torque is switched.
@@ -163,7 +161,7 @@ class ArmController:
         torque: the servos hold already (an earlier node left them so): their own goals, rad, become the
         reference, and nothing is written. A joint far from its goal is taken as it is measured.
         """
-        self.connected = True
+        self.connected, self.blind = True, ""
         self.update(position, np.zeros(6))
         self.torque = torque and not self.fault
         self.safety.reset(np.where(np.abs(goals - position) < PUSHING, goals, position))
@@ -189,6 +187,7 @@ class ArmController:
         """A fault: nothing more is sent until torque is switched by hand."""
         self.fault = reason
         self.torque = self.let_go = False
+        self.blind = ""
         self._clear(self._why)
 
     def check_torque_on(self) -> None:
@@ -333,6 +332,13 @@ class ArmController:
             self._pause_awaited = "the release of the e-stop"
         self.estop = ""
 
+    def lose_sight(self, reason: str) -> None:
+        """A servo does not answer, `reason` says which (empty: all do): brakes, and nothing moves until it
+        answers."""
+        if reason and not self.blind:
+            self.brake(reason)
+        self.blind = reason
+
     def brake(self, reason: str) -> None:
         """Stops whatever moves, within the acceleration limits, and forgets what waits."""
         self._waiting = None
@@ -346,6 +352,8 @@ class ArmController:
         if not (self.connected and self.torque and self.execute) or self.fault:
             return None
         self._start_waiting(now)
+        if self.safety.blocked and self._mode in _GIVING_WAY:
+            self._brake(self.safety.blocked)
         if self.verdict.stage is Stage.RELEASE:
             self._release(now)
         if self._mode is _Mode.FOLLOW:
@@ -368,13 +376,15 @@ class ArmController:
             raise TrajectoryRejectedError("torque is off; call arm/torque first")
         if self.verdict.stage >= Stage.HOLD:
             raise TrajectoryRejectedError(f"the arm is protected: {self.verdict.reason}")
+        if self.blind:
+            raise TrajectoryRejectedError(f"the arm does not move blindly: {self.blind}")
 
     def _scale_speed(self) -> None:
-        self.safety.speed_override = max(self._override * self.verdict.speed, MIN_OVERRIDE)
+        self.safety.slowdown = max(self.verdict.speed, MIN_OVERRIDE)
 
     def _move_slowly(self, waypoints: Sequence[Sequence[float]], speed: float, now: float) -> float:
         whole = [[*waypoint, float(self.safety.position[GRIPPER])] for waypoint in waypoints]
-        trajectory = slow_move(whole, self.safety.position, speed * self.safety.speed_override, now)
+        trajectory = slow_move(whole, self.safety.position, speed * self.speed_override, now)
         self._waiting = None
         self._begin(trajectory, now)
         return float(trajectory.times[-1] - now)
@@ -395,7 +405,7 @@ class ArmController:
             self.disengage(f"the leader is silent for {age:.2f} s (limit {limit:g} s)")
             return self._slow_down(now, dt)
         safety = self.safety
-        return safety.step(self.leader.reference(now, dt, safety.position, safety.speed_override), dt)
+        return safety.step(self.leader.reference(now, dt, safety.position, self.speed_override), dt)
 
     def _start_waiting(self, now: float) -> None:
         trajectory = self._waiting
@@ -442,7 +452,7 @@ class ArmController:
     def _slow_down(self, now: float, dt: float) -> Vector:
         command = self.safety.brake(dt)
         if self.safety.still:
-            if self.estop or self.verdict.stage >= Stage.HOLD:
+            if self.estop or self.verdict.stage >= Stage.HOLD or self.safety.blocked:
                 self._mode, self._settle_until = _Mode.SETTLE, now + SETTLE_TIME
             else:
                 self._stand(self._why)

@@ -51,10 +51,10 @@ def health_message(controller: ArmController, loop: ArmLoop | None, units: ArmUn
     message.rejected_trajectories = controller.rejected
     message.filter_interventions = controller.safety.interventions
     message.interventions = [
-        NamedCount(name=name, count=count) for name, count in getattr(controller.safety, "counts", {}).items()
+        NamedCount(name=name, count=count) for name, count in controller.safety.counts.items()
     ]
     message.protection, message.protection_reason = controller.verdict.stage.name, controller.verdict.reason
-    message.speed_scale = controller.speed_override * controller.verdict.speed
+    message.speed_scale = controller.speed_override
     if loop is None or units is None:
         return message
     snapshot = loop.snapshot
@@ -144,7 +144,7 @@ def _bus(name: str, health: ArmHealth, loop: ArmLoop | None, background: Backgro
         port=background.port,
         cycles=health.cycles,
         errors=health.bus_errors,
-        power_losses=loop.power_losses if loop is not None else 0,
+        torque_limits_restored=loop.limits_restored if loop is not None else 0,
     )
 
 

@@ -35,6 +35,7 @@ from chefmate_driver.feetech.registers import CURRENT_UNIT, LOAD_UNIT, VOLTAGE_U
 Vector = NDArray[np.float64]
 TORQUE_CHECK = 0.05  # s between looks at the torque registers
 QUIET = 0.06  # s of a servo's silence after which the arm brakes; it is a fault after `answer_timeout`
+DOUBLED_LATELY = 2.0  # s after a doubled reply for which an odd reading is blamed on it
 RECONNECT = 0.2  # s between attempts to find lost servos
 MOST_PERIODS = 3  # a step of the filter covers at most this many, however late the cycle
 VITALS_RATE = 20.0  # Hz, at which the protection looks
@@ -96,7 +97,7 @@ class ArmLoop:
         self.scheduling = ""  # what the loop's thread got of its priority
         self.inspection: Inspection | None = None  # of the servos, when they were found
         self.slow_bus = ""  # why the loop runs slower than it should, with the mend; empty: it does not
-        self.power_losses = 0  # times that a servo's RAM was found reset
+        self.limits_restored = 0  # times that a torque limit was not as written, and was written again
         self._rate, self._inspect = rate, inspect
         self._open, self._on_sample, self._answer_timeout = open_servos, on_sample, answer_timeout
         self._priority = priority
@@ -107,8 +108,11 @@ class ArmLoop:
         self._thread: threading.Thread | None = None
         self._heard: dict[int, float] = {}  # s, monotonic, newest answer by servo id
         self._torque_checked = 0.0
+        self._measured = 0.0  # s, monotonic, the newest complete reading
         self._vitals_seen = 0.0  # s, monotonic
         self._limits: dict[int, float] = {}  # torque limits as written, share of the stall torque, by id
+        self._duplicates: dict[int, int] = {}  # replies of a second servo with the same id, by id
+        self._doubled: dict[int, float] = {}  # s, monotonic, when the newest of them was noticed, by id
         self._sinking: float | None = None  # s, monotonic, since the torque limits sink
         self._sunk_at = 0.0
         self._retry_at = 0.0
@@ -136,6 +140,7 @@ class ArmLoop:
         self._torque_checked = now
         # An arm that holds already has the limits that an earlier node wrote; others get theirs with torque.
         self._limits, self._sinking = limits if all(torque) else {}, None
+        self._duplicates, self._doubled = {}, {}
         self.snapshot = Snapshot(
             torque=dict(zip(servos.ids, torque, strict=True)), torque_limit=limits, feedback=feedback
         )
@@ -233,7 +238,10 @@ class ArmLoop:
         rows = [feedback[id] for id in servos.ids]
         loads = [row.load * LOAD_UNIT for row in rows]
         with self._lock:
-            self.controller.update(position, velocity)
+            self.controller.update(
+                position, velocity, min(now - self._measured, MOST_PERIODS * self.grid.period)
+            )
+        self._measured = now
         self._on_sample(Sample(stamp, position, velocity, loads))
         looks = self.protection is not None and now - self._vitals_seen > 1.0 / VITALS_RATE
         if not looks and self.black_box is None:
@@ -274,10 +282,10 @@ class ArmLoop:
             if now - self._heard[joint.id] > self._answer_timeout
         ]
         quiet = [joint for joint in servos.units.joints if now - self._heard[joint.id] > QUIET]
+        names = ", ".join(f"{joint.id} ({joint.name})" for joint in quiet)
         with self._lock:
-            if quiet:
-                names = ", ".join(f"{joint.id} ({joint.name})" for joint in quiet)
-                self.controller.brake(f"servo {names} has not answered for {QUIET:g} s")
+            if self.controller.connected:
+                self.controller.lose_sight(f"servo {names} has not answered for {QUIET:g} s" if quiet else "")
             if silent and self.controller.connected:
                 self.controller.lose(
                     f"servo {', '.join(silent)} has not answered for {self._answer_timeout:g} s; "
@@ -292,7 +300,7 @@ class ArmLoop:
             position, _ = servos.motion(feedback)
             self.controller.connect(position, position, False)
 
-    def _check_torque(self, servos: ArmServos) -> None:
+    def _check_torque(self, servos: ArmServos, again: bool = False) -> None:
         try:
             self.snapshot.errors, self.snapshot.error_kinds = servos.bus.errors, servos.bus.error_kinds
             torque, limits = servos.torque_state()
@@ -305,18 +313,32 @@ class ArmLoop:
             for id, share in self._limits.items()
             if abs(limits[id] - share) > TORQUE_UNIT and self._sinking is None
         ]
-        if reset:
-            self.power_losses += 1
+        self.limits_restored += bool(reset)
+        now = time.monotonic()
+        for id, counts in servos.bus.counters.items():
+            if counts.duplicate > self._duplicates.get(id, 0):
+                self._duplicates[id], self._doubled[id] = counts.duplicate, now
         with self._lock:
             if not self.controller.torque:
                 return
-            if not all(torque):
+            gone = not all(torque)
+        if gone and not again:  # one reading is no proof: another servo may have answered as this one
+            self._check_torque(servos, again=True)
+            return
+        if gone:
+            with self._lock:
                 self.controller.fail(self._torque_gone(servos, torque, reset))
-                return
+            return
         if reset:  # torque is on though: written again, and counted
             servos.limit_torque({id: self._limits[id] for id in reset})
 
     def _torque_gone(self, servos: ArmServos, torque: list[bool], reset: list[int]) -> str:
+        recent = time.monotonic() - DOUBLED_LATELY
+        if doubled := [id for id, when in self._doubled.items() if when > recent]:
+            return (
+                f"two servos answer as id {', '.join(map(str, doubled))}, and one holds no torque; give each "
+                "servo its own id (chefmate arm scan), then call arm/torque"
+            )
         names = [
             f"{joint.name} (status: {status_text(servos.bus.status.get(joint.id, 0)) or 'none'})"
             for joint, on in zip(servos.units.joints, torque, strict=True)

@@ -189,7 +189,6 @@ class ArmNode(LifecycleNode):
             raise ArmError("the parameter `port` is empty; name the serial port of the servo bus")
         units = ArmUnits(read_calibration(find_calibration(self._value("calibration"))))
         self._controller.safety = safety_filter(self._value, units)
-        self._controller.speed_override = override_in_range(self._value("speed_override"))
         stable = [""]  # name under which the device is found after it was unplugged
 
         def open_again() -> ArmServos:
@@ -430,7 +429,7 @@ class ArmNode(LifecycleNode):
         for parameter in parameters:
             if parameter.name == "speed_override":
                 with self._editing():
-                    self._controller.speed_override = override_in_range(parameter.value)
+                    self._controller.safety.speed_override = override_in_range(parameter.value)
 
     def _note(self, kind: str, text: str) -> None:
         """Tells the black box of a command."""

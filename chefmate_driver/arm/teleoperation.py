@@ -33,8 +33,7 @@ class Leader:
         self._at = self._taken = -np.inf
         self._span = 0.0
         self._pose: Vector = np.zeros(6)
-        self._from: Vector = np.zeros(6)
-        self._reference: Vector = np.zeros(6)
+        self._before: Vector = np.zeros(6)
         self._gap: Vector = np.zeros(6)
 
     def age(self, now: float) -> float:
@@ -52,14 +51,15 @@ class Leader:
             return
         if np.abs(pose - self._pose).max() > JUMP:
             self.tracking = False
-        # The reference goes on to it in the time that the next one will take to come: no steps in between.
+        # The reference goes on to it in the time that the next one will take to come: one command late, and
+        # without steps.
         self._span = min(at - self._at, LONGEST_SPAN)
         self._at, self._taken = at, now
-        self._from, self._pose = self._reference, pose
+        self._before, self._pose = self._pose, pose
 
     def begin(self, position: Vector) -> None:
         """An engagement begins at the commanded pose `position`, rad (6,)."""
-        self.tracking, self._reference = False, position.copy()
+        self.tracking = False
         self._gap = self._pose - position
 
     def reference(self, now: float, dt: float, command: Vector, speed_share: float) -> Vector:
@@ -68,13 +68,10 @@ class Leader:
         self._gap = self._pose - command
         if self.tracking:
             share = min((now - self._taken) / self._span, 1.0) if self._span > 0.0 else 1.0
-            self._reference = self._from + max(share, 0.0) * (self._pose - self._from)
-            return self._reference
+            return np.asarray(self._before + max(share, 0.0) * (self._pose - self._before))
+        self.tracking = bool(np.abs(self._gap).max() < WITHIN)
         step = self.speed * speed_share * dt
-        self._reference = self._reference + np.clip(self._pose - self._reference, -step, step)
-        if np.abs(self._gap).max() < WITHIN and np.abs(self._pose - self._reference).max() < WITHIN:
-            self.tracking, self._from = True, self._reference
-        return self._reference
+        return np.asarray(command + np.clip(self._gap, -step, step))
 
     @property
     def waits_for(self) -> str:

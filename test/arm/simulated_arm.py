@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from chefmate_driver.arm.controller import ArmController
@@ -38,23 +36,29 @@ class Arm:
         self.control.heartbeat(False, "IDLE", self.now)
         self.control.heartbeat(True, "DRIVING", self.now)
 
-    def run(self, seconds: float, **beat: Any) -> np.ndarray:
-        """Cycles for a time; returns the commands of it (n, 6). `policy`: a state that is reported every 50
-        ms."""
+    def run(self, seconds: float, *, policy: str = "", leader: np.ndarray | None = None) -> np.ndarray:
+        """Cycles for a time; returns the commands of it (n, 6). policy: a state that is reported every 50 ms.
+        leader: a pose that a leader sends every 10 ms."""
         first = len(self.sent)
         for index in range(round(seconds / DT)):
-            if beat and index % 5 == 0:
-                self.control.heartbeat(beat["policy"] in ("DRIVING", "DONE"), beat["policy"], self.now)
+            if policy and index % 5 == 0:
+                self.control.heartbeat(policy in ("DRIVING", "DONE"), policy, self.now)
             self.now += DT
+            if leader is not None:
+                self.lead(leader)
             command = self.control.step(self.now, DT)
             self.sent.append(None if command is None else command.copy())
             if command is not None:
                 reached = command if self.blocked_at is None else np.minimum(command, self.blocked_at)
                 velocity, self.position = (reached - self.position) / DT, reached.copy()
-                self.control.update(self.position, velocity)
+                self.control.update(self.position, velocity, DT)
             else:
-                self.control.update(self.position, np.zeros(6))
+                self.control.update(self.position, np.zeros(6), DT)
         return np.array([row for row in self.sent[first:] if row is not None])
+
+    def lead(self, pose: np.ndarray) -> None:
+        """A leader says now where it is."""
+        self.control.leader.heard(np.asarray(pose), self.now, self.now)
 
     def send(
         self, *, leased: bool = False, after: float = 0.0, duration: float = 1.0, goal: np.ndarray = GOAL

@@ -342,11 +342,11 @@ def test_release_moves_nothing_and_allows_the_next_trajectory() -> None:
 
 
 def test_the_estop_gives_way_where_the_arm_pushes_but_not_in_the_gripper() -> None:
-    obstacle = START + np.array([0.1, 9, 9, 9, 9, 0.05])
+    obstacle = START + np.array([0.62, 9, 9, 9, 9, 0.05])
     arm = Arm(blocked_at=obstacle)
     arm.send()
     arm.run(1.5)
-    assert arm.control.safety.position[0] - arm.position[0] > 0.5
+    assert arm.control.safety.position[0] - arm.position[0] > 0.15
     arm.control.latch_estop("e-stop: test")
     path = arm.run(3.0)
     assert_smooth(path, path[0])
