@@ -69,6 +69,18 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("upper_arm", "gripper"),
     ("upper_arm", "jaw"),
 )
+# Corners that stand for the two fingers where the distance to the table counts, m, in the link's frame: they
+# taper, and their boxes reach up to 8 mm below them.
+FINGERS: dict[str, tuple[tuple[Corner, Corner], ...]] = {
+    "gripper": (
+        ((-0.0350, -0.0126, -0.0440), (-0.0116, 0.0122, -0.0440)),
+        ((-0.0135, -0.0062, -0.1046), (-0.0079, 0.0058, -0.1046)),
+    ),
+    "jaw": (
+        ((-0.0118, -0.0320, 0.0090), (0.0078, -0.0320, 0.0290)),
+        ((-0.0124, -0.0821, 0.0120), (-0.0020, -0.0821, 0.0258)),
+    ),
+}
 TABLE_LINKS = ("upper_arm", "lower_arm", "wrist", "gripper", "jaw")
 
 
@@ -111,11 +123,15 @@ def _tables() -> tuple[Array, Array]:
 
 _APART, _EXTENT = _tables()
 _FIRST, _SECOND = np.array([[LINK_NAMES.index(name) for name in pair] for pair in PAIRS]).T
+# A plane is touched first by a corner.
 _OVER_TABLE = [
-    (LINK_NAMES.index(name), *_centre_and_half(box)) for name in TABLE_LINKS for box in BOXES[name]
+    (LINK_NAMES.index(name), (*corner, 1.0))
+    for name in TABLE_LINKS
+    for box in (*(BOXES[name][:1] if name in FINGERS else BOXES[name]), *FINGERS.get(name, ()))
+    for corner in sorted(set(itertools.product(*zip(*box, strict=True))))
 ]
-_LINK = np.array([row[0] for row in _OVER_TABLE])
-_CENTRE, _HALF = np.array([row[1] for row in _OVER_TABLE]), np.array([row[2] for row in _OVER_TABLE])
+_LINK = np.array([link for link, _ in _OVER_TABLE])
+_CORNER = np.array([corner for _, corner in _OVER_TABLE])
 
 
 def heights(frames: Array) -> Array:
@@ -123,10 +139,7 @@ def heights(frames: Array) -> Array:
 
     frames: (K, 7, 4, 4) of `model.link_frames`.
     """
-    rows = frames[:, _LINK, 2]
-    up = rows[..., :3]
-    lowest = rows[..., 3] + (up * _CENTRE - np.abs(up) * _HALF).sum(axis=-1)
-    return np.asarray(lowest.min(axis=1))
+    return np.asarray(np.einsum("kpi,pi->kp", frames[:, _LINK, 2], _CORNER).min(axis=1))
 
 
 def separations(frames: Array) -> Array:
