@@ -57,15 +57,14 @@ def configure_arm(options: argparse.Namespace) -> int:
 
 
 def table(differences: list[Difference]) -> Table:
-    """One row per difference."""
-    shown = Table("servo", "register", "is", "should be", "", "else", box=None)
+    """One row per register and change, with the servos that it concerns."""
+    rows: dict[tuple[str, ...], list[int]] = {}
     for difference in differences:
-        shown.add_row(
-            f"{difference.servo} {difference.joint}".strip(),
-            difference.register,
-            str(difference.found),
-            str(difference.expected),
-            difference.severity.value if difference.writable else f"{difference.severity.value}, not written",
-            difference.why if difference.writable else f"{difference.why}; {difference.mend}",
-        )
+        severity = difference.severity.value + ("" if difference.writable else ", not written")
+        why = difference.why if difference.writable else f"{difference.why}; {difference.mend}"
+        change = (difference.register, f"{difference.found} -> {difference.expected}", severity, why)
+        rows.setdefault(change, []).append(difference.servo)
+    shown = Table("servo", "register", "is -> should be", "", "else", box=None)
+    for change, servos in rows.items():
+        shown.add_row(" ".join(map(str, servos)), *change)
     return shown

@@ -58,21 +58,40 @@ def test_ticks_survive_a_round_trip_through_lerobot_units(
     assert units.ticks(units.from_lerobot(values, unit)) == list(ticks)
 
 
-@given(TICKS)
-def test_values_are_lerobots_own(ticks: tuple[int, ...]) -> None:
-    """The formulas of LeRobot's MotorsBus._normalize, written out."""
-    units = ArmUnits(MIRRORED)
-    degrees = units.to_lerobot(units.radians(ticks), LeRobotUnit.DEGREES)
-    shares = units.to_lerobot(units.radians(ticks), LeRobotUnit.RANGE)
-    for index, name in enumerate(JOINT_NAMES):
-        v, low, high = ticks[index], MIRRORED[name].range_min, MIRRORED[name].range_max
-        if name == "gripper":
-            expected = 100 - (v - low) / (high - low) * 100
-            assert degrees[index] == pytest.approx(expected, abs=1e-9)
-            assert shares[index] == pytest.approx(expected, abs=1e-9)
-        else:
-            assert degrees[index] == pytest.approx((v - (low + high) / 2) * 360 / 4095, abs=1e-9)
-            assert shares[index] == pytest.approx((v - low) / (high - low) * 200 - 100, abs=1e-9)
+def lerobot_units() -> Any:
+    """Numbers of LeRobot's own FeetechMotorsBus; the file names the version."""
+    return json.loads((Path(__file__).parent / "data" / "lerobot_units.json").read_text())
+
+
+LEROBOT = lerobot_units()
+
+
+def lerobot_case(case: dict[str, Any]) -> tuple[ArmUnits, LeRobotUnit]:
+    calibration = {
+        name: JointCalibration(drive_mode=case["drive_mode"], **values)
+        for name, values in LEROBOT["calibration"].items()
+    }
+    return ArmUnits(calibration), LeRobotUnit(case["unit"])
+
+
+@pytest.mark.parametrize("case", LEROBOT["cases"], ids=lambda case: f"{case['unit']} {case['drive_mode']}")
+def test_ticks_become_the_numbers_that_lerobot_makes_of_them(case: dict[str, Any]) -> None:
+    units, unit = lerobot_case(case)
+    for ticks, values in case["normalize"]:
+        assert units.to_lerobot(units.radians(ticks), unit) == pytest.approx(values, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", LEROBOT["cases"], ids=lambda case: f"{case['unit']} {case['drive_mode']}")
+def test_lerobots_numbers_become_its_ticks_rounded_where_it_truncates(case: dict[str, Any]) -> None:
+    units, unit = lerobot_case(case)
+    for values, ticks in case["unnormalize"]:
+        radians = units.from_lerobot(values, unit)
+        exact = [joint.ticks(angle) for joint, angle in zip(units.joints, radians, strict=True)]
+        for mine, theirs in zip(exact, ticks, strict=True):
+            ahead = (mine - theirs) * (1 if theirs >= 0 else -1)  # int() cuts towards zero
+            assert -1e-6 < ahead < 1.0 + 1e-6
+        rounded = [min(max(round(tick), 0), 4095) for tick in exact]
+        assert units.ticks(radians) == rounded
 
 
 def test_body_joints_mirror_only_in_range_units() -> None:

@@ -168,12 +168,12 @@ def write_values(
             restore(bus, journal)
         except FeetechError as second:
             raise EepromError(
-                f"{error or 'interrupted'}. The old EEPROM values of servo {', '.join(map(str, old))} could "
+                f"{_why(error)}. The old EEPROM values of servo {', '.join(map(str, old))} could "
                 f"not be written back ({second}); they are safe in {journal.path}. Mend the connection and "
                 f"run `{command}` again: it restores them first"
             ) from error
         if isinstance(error, FeetechError | ArmError):
-            raise EepromError(f"{error}. The old EEPROM values are back in the servos") from error
+            raise EepromError(f"{_why(error)}. The old EEPROM values are back in the servos") from error
         raise
     journal.end()
     return old
@@ -204,3 +204,10 @@ def _write(bus: FeetechBus, values: Values) -> None:
                 raise EepromError(
                     f"{bus.port}: servo {id} did not keep {name}: {value} written, {kept[id][name]} read back"
                 )
+
+
+def _why(error: BaseException) -> str:
+    """What went wrong first, and what went wrong because of that."""
+    first = error.__context__
+    both = [first, error] if isinstance(first, FeetechError | KeyboardInterrupt) else [error]
+    return "; ".join(str(one) or "interrupted" for one in both)
