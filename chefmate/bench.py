@@ -21,25 +21,59 @@ from chefmate.sandwich import INTERRUPTED
 from chefmate.up import interruptible
 
 Say = Callable[[str], None]
+ALL = (
+    "twin",
+    "bus",
+    "fuzz",
+    "loop",
+    "faults",
+    "sandwich",
+    "instruct",
+)  # what `chefmate bench all` and `make bench` run
+TWIN_SECONDS, BUS_SECONDS, LOOP_SECONDS = (
+    10.0,
+    10.0,
+    60.0,
+)  # s of each measurement unless --seconds says otherwise
 
 
 def bench(options: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     say = progress(quiet=options.json)
-    if not 1.0 <= options.seconds <= 600.0:
+    if options.seconds is not None and not 1.0 <= options.seconds <= 600.0:
         raise ArgumentError(f"--seconds {options.seconds} is not between 1 and 600.")
     seeds(options.seeds)
-    wanted = ("twin", "sandwich", "instruct") if options.what == "all" else (options.what,)
+    wanted = ALL if options.what == "all" else (options.what,)
     document: dict[str, Any] = {"machine": machine()}
     for name in wanted:
         if name == "twin":
             from chefmate_driver.kitchen.bench import measure
 
-            figures = measure(options.seconds)
+            figures = measure(options.seconds or TWIN_SECONDS)
             document[name] = figures.as_json()
             say(figures.as_text())
         elif name == "sandwich":
             document[name] = bench_sandwich(options, say)
+        elif name == "bus":
+            from chefmate_driver.feetech.bench import measure_bus
+
+            bus = measure_bus(options.seconds or BUS_SECONDS, say)
+            document[name] = bus.as_json()
+            say(bus.as_text())
+        elif name == "fuzz":
+            from chefmate_driver.feetech.fuzz import measure_fuzz
+
+            fuzz = measure_fuzz(options.inputs, options.seed, say)
+            document[name] = fuzz.as_json()
+            say(fuzz.as_text())
+        elif name == "loop":
+            from chefmate.bench_driver import bench_loop
+
+            document[name] = bench_loop(options.seconds or LOOP_SECONDS, say)
+        elif name == "faults":
+            from chefmate.bench_driver import bench_faults
+
+            document[name] = bench_faults(options, say)
         else:
             from chefmate.bench_instruct import bench_instruct
 
@@ -48,11 +82,10 @@ def bench(options: argparse.Namespace) -> int:
             break
     if options.json:
         print(json.dumps(document, indent=2))
-    return (
-        INTERRUPTED
-        if any(isinstance(part, dict) and part.get("interrupted") for part in document.values())
-        else 0
-    )
+    if any(isinstance(part, dict) and part.get("interrupted") for part in document.values()):
+        return INTERRUPTED
+    failed = document.get("faults", {}).get("failed") or document.get("fuzz", {}).get("violation_count")
+    return 1 if failed else 0
 
 
 def machine() -> dict[str, Any]:

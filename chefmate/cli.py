@@ -56,14 +56,22 @@ def parser() -> argparse.ArgumentParser:
     sandwich.add_argument("--json", action="store_true", help="print result.json on standard output")
 
     bench = commands.add_parser("bench", help="print the figures that the README states")
-    bench.add_argument("what", choices=("twin", "sandwich", "instruct", "all"))
+    bench.add_argument(
+        "what", choices=("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct", "all")
+    )
     bench.add_argument(
         "--seeds", default="0-19", help="sandwich, instruct: seeds as FIRST-LAST (default 0-19)"
     )
     bench.add_argument("--recipe", default="cheese_sandwich", help="sandwich: the recipe")
     bench.add_argument("--policy", default=graph.DEFAULTS["policy"], help="as in `up`")
-    bench.add_argument("--out", type=Path, help="sandwich: folder of the runs (default out/bench-<time>)")
-    bench.add_argument("--seconds", type=float, default=10.0, help="twin: length of the measurement")
+    bench.add_argument("--out", type=Path, help="sandwich, faults: folder (default out/bench-<time>)")
+    bench.add_argument(
+        "--seconds", type=float, help="twin, bus, loop: of each measurement (default 10, 10, 60)"
+    )
+    bench.add_argument("--runs", type=int, default=1000, help="faults: number of runs (default 1000)")
+    bench.add_argument("--inputs", type=int, default=1_000_000, help="fuzz: number of inputs (default 1e6)")
+    bench.add_argument("--seed", type=int, default=0, help="faults, fuzz: seed of the first run (default 0)")
+    bench.add_argument("--workers", type=int, help="faults: runs at a time (default 2 for each core)")
     bench.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
     doctor_options(

@@ -95,8 +95,15 @@ class WireMonitor:
     """Takes one recording apart. `judge` returns every violation in the order of time."""
 
     envelope: Envelope
-    jitter: float = 1.5  # cycles: see campaign.motion
+    jitter: float = 2.0  # cycles: see campaign.motion
     violations: list[Violation] = field(default_factory=list)
+    goals: list[tuple[float, Array]] = field(default_factory=list)  # s, ticks (6,), as judged last
+    presents: list[tuple[float, int, int]] = field(default_factory=list)  # s, id, ticks
+
+    def heard(self, recording: Recording, until: float) -> dict[int, float]:
+        """s, newest right reply of each servo before `until`; -inf for one that was never heard."""
+        self.judge(Recording([chunk for chunk in recording.chunks if chunk.time < until]))
+        return {id: -np.inf if servo.heard is None else servo.heard for id, servo in self._servos.items()}
 
     def judge(self, recording: Recording) -> list[Violation]:
         """Violations of the recording; empty: nothing outside the limits was on the wire."""
@@ -104,6 +111,8 @@ class WireMonitor:
         self._servos = {id: _Servo() for id in self.envelope.ids}
         self._commands, self._replies = FrameReader(), FrameReader()
         self._asked: tuple[int, int, tuple[int, ...]] = (0, 0, ())  # newest read: address, size, ids
+        self._answered: set[int] = set()  # ids that have answered it
+        self.goals, self.presents = [], []
         self._marks: dict[Mark, float] = {}
         self._motion = Motion(self.envelope, self.jitter)
         self._still: Array | None = None  # goals when torque came on, until motion is asked
@@ -156,9 +165,13 @@ class WireMonitor:
         servo = self._servos.get(frame.id)
         if servo is None or frame.id not in ids or len(frame.body) != size:
             return
+        if frame.id in self._answered:
+            return  # another servo of that id: the arm's own comes first
+        self._answered.add(frame.id)
         servo.heard = frame.time
         if address <= PRESENT and PRESENT + 2 <= address + size:
             servo.present = word(frame.body, PRESENT - address)
+            self.presents.append((frame.time, frame.id, servo.present))
         if address <= TORQUE < address + size:
             servo.torque = frame.body[TORQUE - address] == 1
         if address <= GOAL and GOAL + 2 <= address + size:
@@ -169,6 +182,8 @@ class WireMonitor:
     def _command(self, frame: Frame) -> None:
         if frame.id != BROADCAST and frame.id not in self._servos and frame.code in (PING, READ):
             self._breach("stranger", frame.time, f"servo {frame.id}")
+        if frame.code in (PING, READ, SYNC_READ):
+            self._answered = set()
         if frame.code == PING:
             self._asked = (0, 0, (frame.id,))
         elif frame.code == READ:
@@ -301,6 +316,7 @@ class WireMonitor:
             self._breach("unasked motion", time, f"{(goal - self._still).astype(int).tolist()} ticks")
         if before is not None:
             self._must_stop(time, before, goal, present)
+        self.goals.append((time, goal))
         self._motion.add(time, goal, before)
 
     def _must_stop(self, time: float, before: Array, goal: Array, present: Array) -> None:

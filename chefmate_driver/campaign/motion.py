@@ -55,14 +55,16 @@ class Motion:
         goals.append(goal)
 
     def speed(self) -> Array:
-        """ticks/s, over the newest 50 ms."""
+        """ticks/s, over the newest 50 ms in which goals were sent."""
         if not self._paths:
             return np.zeros(6)
         times, goals = self._paths[-1]
-        first = next((k for k in range(len(times)) if times[-1] - times[k] <= 0.05), 0)
-        if first == len(times) - 1:
+        if len(times) < 2:
             return np.zeros(6)
-        return np.abs(goals[-1] - goals[first]) / (times[-1] - times[first])
+        clock = self._clock(times[-12:])
+        first = int(np.searchsorted(clock, min(clock[-1] - 0.05, clock[-2]), side="right")) - 1
+        first = max(first, 0)
+        return np.abs(goals[-1] - goals[first - len(clock)]) / (clock[-1] - clock[first])
 
     def breaches(self) -> list[Breach]:
         """Everything outside the limits, at most one of each rule and joint for each path."""
@@ -82,7 +84,7 @@ class Motion:
         return np.concatenate([[0.0], np.cumsum(steps)])
 
     def _positions(self, times: list[float], path: Array) -> Iterator[Breach]:
-        # An arm that was found outside (pushed by hand) may stay where it is or come back, not go on outwards.
+        # An arm that was found outside (pushed by hand) may stay where it is or come back, not go on out.
         low = np.minimum(self.envelope.low, path[0]) - QUANTUM
         high = np.maximum(self.envelope.high, path[0]) + QUANTUM
         outside = (path < low) | (path > high)

@@ -69,11 +69,13 @@ class FrameReader:
                 found.append(Scrap(when, packet[:1], False))
                 self._drop(1)
                 continue
-            self._drop(size)
             if (sum(packet[2:]) & 0xFF) != 0xFF:
+                # The length may be what is wrong, and a good packet begin inside.
                 found.append(Scrap(when, packet, True))
+                self._drop(2)
             else:
                 found.append(Frame(when, packet[2], packet[4], packet[5:-1]))
+                self._drop(size)
         return found
 
     def _drop(self, count: int) -> None:
