@@ -213,8 +213,7 @@ def _angles(arm: ArmClient, note: str) -> Group:
 def _trajectory(goal: np.ndarray, duration: float) -> JointTrajectory:
     """One point, reached at rest."""
     point = JointTrajectoryPoint(positions=[float(angle) for angle in goal], velocities=[0.0] * len(goal))
-    point.time_from_start.sec, rest = divmod(duration, 1.0)
-    point.time_from_start.nanosec = int(rest * 1e9)
+    point.time_from_start.sec, point.time_from_start.nanosec = int(duration), int(duration % 1.0 * 1e9)
     return JointTrajectory(joint_names=list(JOINT_NAMES), points=[point])
 
 

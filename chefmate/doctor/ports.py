@@ -121,7 +121,8 @@ def stable_names(machine: Machine, device: Path) -> list[str]:
     links = [
         link for place in places if place.is_dir() for link in sorted(place.iterdir()) if link.is_symlink()
     ]
-    return [str(link) for link in links if os.path.realpath(link) == os.path.realpath(device)]
+    real = os.path.realpath(device)
+    return [str(link) for link in links if link != device and os.path.realpath(link) == real]
 
 
 def rule(adapter: Adapter) -> str:
