@@ -14,6 +14,7 @@ from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.arm.setup.ports import serial_ports
 from chefmate_driver.arm.setup.scan import FoundServo, check_new_id, scan, scan_problems, set_id
 from chefmate_driver.errors import DriverError
+from chefmate_driver.feetech.packet import MAX_ID
 from chefmate_driver.feetech.registers import BAUD_RATES
 
 
@@ -31,10 +32,22 @@ def bauds(text: str) -> list[int]:
     return chosen
 
 
+def id_range(text: str) -> range:
+    """Servo ids of the option. ArgumentError if it is no range."""
+    first, _, last = text.partition("-")
+    try:
+        ids = range(int(first), int(last or first) + 1)
+    except ValueError:
+        ids = range(0)
+    if not ids or ids[0] < 0 or ids[-1] > MAX_ID:
+        raise ArgumentError(f"--ids {text}: give a range within 0-{MAX_ID}, for example 1-6")
+    return ids
+
+
 def scan_command(options: argparse.Namespace) -> int:
     """0 if the port's servos are those of an arm, 1 if not or if a port cannot be used."""
     dialogue = Dialogue(json=options.json, assume_yes=options.yes)
-    rates = bauds(options.baud)
+    rates, ids = bauds(options.baud), id_range(options.ids)
     if options.set_id:
         if len(rates) > 1:
             raise ArgumentError("--set-id needs the one baud rate at which the servo talks (--baud)")
@@ -45,14 +58,16 @@ def scan_command(options: argparse.Namespace) -> int:
     documents = []
     for port in ports:
         options.port = port
-        document = look_at(options, dialogue, rates)
+        document = look_at(options, dialogue, rates, ids)
         documents.append(document)
     if options.json:
         print(json.dumps(documents[0] if len(documents) == 1 else documents))
     return 1 if any(document["problems"] for document in documents) else 0
 
 
-def look_at(options: argparse.Namespace, dialogue: Dialogue, rates: list[int]) -> dict[str, object]:
+def look_at(
+    options: argparse.Namespace, dialogue: Dialogue, rates: list[int], ids: range
+) -> dict[str, object]:
     """Scans one port and shows it."""
     found: list[FoundServo] = []
     try:
@@ -62,7 +77,7 @@ def look_at(options: argparse.Namespace, dialogue: Dialogue, rates: list[int]) -
                 def look(id: int, rate: int = rate) -> None:
                     show(f"{options.port} at {rate} baud: asking servo {id}")
 
-                found += scan(bus, look=look)
+                found += scan(bus, ids, look)
         problems = scan_problems(found, options.port)
     except DriverError as error:
         problems = [str(error)]

@@ -42,6 +42,9 @@ def scan_options(command: argparse.ArgumentParser) -> None:
         "--baud", default=str(BAUD), help="baud rates to try, with commas, or `all` (default: %(default)s)"
     )
     command.add_argument(
+        "--ids", default="0-253", metavar="FIRST-LAST", help="servo ids to ask (default: all, %(default)s)"
+    )
+    command.add_argument(
         "--set-id",
         nargs=2,
         type=int,

@@ -145,6 +145,7 @@ class EmulatedPort:
         if not self.connected:
             return
         self.connected = False
+        self._outgoing.clear()  # replies that are due later have nowhere to go
         if self.link is not None and self.link.is_symlink() and os.readlink(self.link) == self.path:
             self.link.unlink()
         os.close(self._master)
