@@ -224,7 +224,7 @@ class FeetechBus:
         blocks = self.sync_read_block(entry.address, entry.size, ids, patient=True)
         missing = [id for id in ids if id not in blocks]
         if missing:
-            raise self._failure(f"sync read of {name}", missing)
+            raise self._failure(f"sync read of {name}", missing, strange=self._heard > 0 and not blocks)
         return {id: entry.decode(block) for id, block in blocks.items()}
 
     def sync_read_block(
@@ -370,11 +370,12 @@ class FeetechBus:
             heard += self._heard
         self.failures += 1
         self._heard = heard
-        raise self._failure(what, [id for id in sizes if id not in found])
+        raise self._failure(what, [id for id in sizes if id not in found], strange=heard > 0)
 
-    def _failure(self, what: str, missing: list[int]) -> FeetechError:
+    def _failure(self, what: str, missing: list[int], *, strange: bool) -> FeetechError:
+        """strange: bytes came, and no reply among them."""
         names = ", ".join(map(str, missing))
-        if self._heard:
+        if strange:
             return BusProtocolError(
                 f"{what} on {self.port}: {self._heard} bytes came back and none is a reply of servo "
                 f"{names}; is this a Feetech servo bus at {self.baudrate} baud, with one servo per id?"

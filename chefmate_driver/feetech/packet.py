@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum, IntFlag
+from functools import lru_cache
 from typing import NamedTuple
 
 HEADER = b"\xff\xff"
@@ -73,6 +74,11 @@ def encode(id: int, code: int, parameters: bytes = b"") -> bytes:
 
 def encode_sync_read(address: int, size: int, ids: Sequence[int]) -> bytes:
     """Asks each of `ids` for `size` bytes from `address`; they answer in turn."""
+    return _encode_sync_read(address, size, tuple(ids))
+
+
+@lru_cache(maxsize=64)  # a control loop asks the same in each cycle
+def _encode_sync_read(address: int, size: int, ids: tuple[int, ...]) -> bytes:
     return encode(BROADCAST_ID, Instruction.SYNC_READ, bytes((address, size, *ids)))
 
 

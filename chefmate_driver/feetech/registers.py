@@ -8,8 +8,10 @@ Sources: Feetech STS3215 memory table; sign bits as LeRobot's and the vendor SDK
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from chefmate_driver.feetech.errors import RegisterError
 
@@ -146,8 +148,7 @@ def register(name: str) -> Register:
         raise RegisterError(f"the STS3215 has no register named {name!r}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(NamedTuple):
     """Registers 56 to 70 of one servo, decoded and still in the servo's counts."""
 
     position: int  # ticks
@@ -160,24 +161,24 @@ class Feedback:
     current: int  # 6.5 mA
 
 
-def _signed(low: int, high: int, sign: int) -> int:
-    raw = low | high << 8
-    return -(raw & (sign - 1)) if raw & sign else raw & (sign - 1)
+# position, speed, load, voltage, temperature, async_write_flag, status, moving, target_position, current
+_FEEDBACK = struct.Struct("<HHHBBBBBHH")
 
 
 def decode_feedback(block: bytes) -> Feedback:
     """Decodes the 15 bytes from register 56; written out because it runs six times a cycle."""
     if len(block) != FEEDBACK_SIZE:
         raise RegisterError(f"a feedback block has {FEEDBACK_SIZE} bytes, got {len(block)}")
+    position, speed, load, voltage, temperature, _, status, moving, _, current = _FEEDBACK.unpack(block)
     return Feedback(
-        position=_signed(block[0], block[1], 0x8000),
-        speed=_signed(block[2], block[3], 0x8000),
-        load=_signed(block[4], block[5], 0x400),
-        voltage=block[6],
-        temperature=block[7],
-        status=block[9],
-        moving=bool(block[10]),
-        current=_signed(block[13], block[14], 0x8000),
+        -(position & 0x7FFF) if position & 0x8000 else position,
+        -(speed & 0x7FFF) if speed & 0x8000 else speed,
+        -(load & 0x3FF) if load & 0x400 else load & 0x3FF,
+        voltage,
+        temperature,
+        status,
+        bool(moving),
+        -(current & 0x7FFF) if current & 0x8000 else current,
     )
 
 
