@@ -229,7 +229,9 @@ def _list(options: argparse.Namespace) -> int:
     if not poses:
         print(f"no poses in {options.file}; `chefmate arm pose save NAME` saves one")
         return 0
-    table = Table("pose", *JOINT_NAMES, box=None, title=f"degrees; {options.file}")
+    table = Table(
+        "pose", *(name.replace("_", "\n") for name in JOINT_NAMES), box=None, title=f"degrees; {options.file}"
+    )
     for name, angles in sorted(poses.items()):
         table.add_row(name, *(f"{math.degrees(angles[joint]):.1f}" for joint in JOINT_NAMES))
     Console().print(table)
