@@ -119,27 +119,34 @@ class ProtectionLimits:
             )
 
 
+# The quantities that are watched, in the order of their rows.
+TEMPERATURE, CURRENT, OVERLOAD, SAG, EXCESS = range(5)
+
+
+_DOES = {Stage.SLOW: "slowed", Stage.HOLD: "holding", Stage.RELEASE: "letting go"}
+
+
 class _Watch:
-    """One quantity of six servos against its thresholds, with hysteresis."""
+    """All quantities of six servos against their thresholds, with hysteresis: rows (5, 6)."""
 
-    def __init__(self, thresholds: Thresholds) -> None:
-        self.thresholds = thresholds
-        self.value: Vector = np.zeros(6)
-        self.stage: NDArray[np.int64] = np.zeros(6, dtype=np.int64)
-        levels = np.array([thresholds.slow, thresholds.hold, thresholds.release])
-        self._rise, self._fall = levels[:, None], (levels - thresholds.hysteresis)[:, None]
+    def __init__(self, thresholds: tuple[Thresholds, ...]) -> None:
+        levels = np.array([[row.slow, row.hold, row.release] for row in thresholds])  # (5, 3)
+        self.level = levels
+        self.end = levels - np.array([[row.hysteresis] for row in thresholds])
+        self._rise, self._fall = levels.T[:, :, None], self.end.T[:, :, None]
+        self.value: Vector = np.zeros((len(thresholds), 6))
+        self.stage: NDArray[np.int64] = np.zeros((len(thresholds), 6), dtype=np.int64)
 
-    def look(self, value: Vector) -> None:
-        """Takes a new value (6,) over."""
-        self.value = value
-        reached = (value >= self._rise).sum(axis=0)
-        kept = np.minimum(self.stage, (value >= self._fall).sum(axis=0))
+    def look(self) -> None:
+        """Brings the stages up to date with the values."""
+        reached = (self.value >= self._rise).sum(axis=0)
+        kept = np.minimum(self.stage, (self.value >= self._fall).sum(axis=0))
         self.stage = np.maximum(reached, kept)
 
     def speed(self, slowest: float) -> float:
-        """Share of speed: 1 at the slow threshold, `slowest` at the hold threshold, linear in between."""
-        low, high = self.thresholds.slow, self.thresholds.hold
-        share = (float(self.value.max()) - low) / (high - low)
+        """Share of speed: 1 at the slow thresholds, `slowest` at the hold thresholds, linear in between."""
+        low, high = self.level[:, 0], self.level[:, 1]
+        share = float(((self.value.max(axis=1) - low) / (high - low)).max())
         return 1.0 - (1.0 - slowest) * min(max(share, 0.0), 1.0)
 
 
@@ -163,9 +170,9 @@ class Protection:
         self._stage = Stage.NORMAL
         self._released = ""  # reason of a latched release
         self._released_joints: tuple[str, ...] = ()
-        self._temperature, self._current = _Watch(limits.temperature), _Watch(limits.current)
-        self._overload = _Watch(limits.overload_time)
-        self._sag, self._excess = _Watch(limits.sag), _Watch(limits.excess)
+        self._watch = _Watch(
+            (limits.temperature, limits.current, limits.overload_time, limits.sag, limits.excess)
+        )
         self._voltage: Vector = np.full(6, limits.supply)
         self._reported = np.zeros(6, dtype=np.int64)  # status bits seen last
         self._reported_for: Vector = np.zeros(6)  # s for which they still count
@@ -191,29 +198,27 @@ class Protection:
         self.grip.update(
             float(vitals.current[GRIPPER]),
             float(vitals.load[GRIPPER]),
-            float(self._temperature.value[GRIPPER]),
+            float(self._watch.value[TEMPERATURE, GRIPPER]),
             dt,
         )
         return self._verdict(vitals, dt)
 
     def _filter(self, vitals: Vitals, dt: float, first: bool) -> None:
-        limits = self.limits
+        limits, value = self.limits, self._watch.value
         share = 1.0 if first else 1.0 - math.exp(-dt / limits.smoothing)
-        hot, amps = self._temperature, self._current
-        hot.look(hot.value + share * (vitals.temperature - hot.value))
-        mean = 1.0 - math.exp(-dt / limits.current_time)
-        amps.look(amps.value + mean * (np.abs(vitals.current) - amps.value))
+        value[TEMPERATURE] += share * (vitals.temperature - value[TEMPERATURE])
+        value[CURRENT] += (1.0 - math.exp(-dt / limits.current_time)) * (
+            np.abs(vitals.current) - value[CURRENT]
+        )
         over = np.where(np.abs(vitals.load) > limits.overload, dt, -RELIEF * dt)
-        most = min(limits.overload_time.release, 2.0 * limits.overload_time.hold + 60.0)
-        self._overload.look(np.clip(self._overload.value + over, 0.0, most))
-        self._voltage = self._voltage + share * (vitals.voltage - self._voltage)
-        missing = 1.0 - self._voltage / limits.supply
-        self._sag.look(missing)
-        self._excess.look(-missing)
+        value[OVERLOAD] = np.minimum(np.maximum(value[OVERLOAD] + over, 0.0), limits.overload_time.release)
+        self._voltage += share * (vitals.voltage - self._voltage)
+        value[SAG] = 1.0 - self._voltage / limits.supply
+        value[EXCESS] = -value[SAG]
+        self._watch.look()
 
     def _verdict(self, vitals: Vitals, dt: float) -> Verdict:
-        watches = (self._temperature, self._current, self._overload, self._sag, self._excess)
-        stages = np.array([watch.stage for watch in watches])
+        stages = self._watch.stage
         worst = int(stages.max())
         bits = vitals.status & int(HOLD_BITS)
         self._reported_for = np.where(bits != 0, STATUS_TIME, np.maximum(self._reported_for - dt, 0.0))
@@ -240,24 +245,24 @@ class Protection:
             self._stage = stage
         if stage is Stage.RELEASE and not self._released:
             self._released, self._released_joints = reason, joints
-        speed = min(watch.speed(self.limits.slowest) for watch in watches)
-        if stage >= Stage.HOLD:
-            speed = self.limits.slowest
+        slowest = self.limits.slowest
+        speed = slowest if stage >= Stage.HOLD else self._watch.speed(slowest)
         return Verdict(stage, speed, joints, reason, self.grip.limit)
 
-    def _explain(self, index: int, stage: Stage, joint: int) -> str:
+    def _explain(self, quantity: int, stage: Stage, joint: int) -> str:
         limits, name = self.limits, JOINT_NAMES[joint]
-        does = {Stage.SLOW: "slowed", Stage.HOLD: "holding", Stage.RELEASE: "letting go"}[stage]
-        volts = f"{name}: supply at {self._voltage[joint]:.1f} V of {limits.supply:g} V"
-        return (
-            f"{name} is at {self._temperature.value[joint]:.0f} degrees Celsius; let it cool below "
-            f"{limits.temperature.slow - limits.temperature.hysteresis:g}",
-            f"{name} draws {self._current.value[joint]:.1f} A on average; lighten its load",
-            f"{name} was above {limits.overload:.0%} load for {self._overload.value[joint]:.1f} s; free what "
-            f"blocks it or lighten its load",
-            f"{volts}; check the adapter's power and the cables",
-            f"{volts}: too high; check that the adapter fits the servos",
-        )[index] + f" ({does})"
+        value, end = self._watch.value[quantity, joint], self._watch.end[quantity, stage - 1]
+        supply = f"{name} has {self._voltage[joint]:.1f} V of {limits.supply:g} V"
+        text = {
+            TEMPERATURE: f"{name} is at {value:.0f} degrees Celsius: let it cool below {end:g}",
+            CURRENT: f"{name} draws {value:.1f} A on average: lighten its load, below {end:g} A",
+            OVERLOAD: f"{name} was above {limits.overload:.0%} load for {value:.1f} s: free what blocks it "
+            "or lighten its load",
+            SAG: f"{supply}: check the adapter's power and the cables",
+            EXCESS: f"{supply}: check that the adapter fits the servos",
+        }[quantity]
+        more = "; then call arm/torque" if stage is Stage.RELEASE else ""
+        return f"{text}{more} ({_DOES[stage]})"
 
 
 def _names(mask: NDArray[np.bool_]) -> tuple[str, ...]:

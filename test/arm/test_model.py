@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chefmate_driver.arm.model import FIXED_TIP, JOINTS, LOWER, UPPER, lowest_tip_height, tip_position
+from chefmate_driver.arm.model import (
+    FIXED_TIP,
+    JOINTS,
+    LINK_NAMES,
+    LOWER,
+    UPPER,
+    link_frames,
+    lowest_tip_height,
+    tip_position,
+)
 
 # Tip for single joint angles, computed from the URDF: index, angle (rad), tip (m).
 KNOWN = [
@@ -29,6 +38,51 @@ def test_tip_is_where_the_urdf_puts_it(index: int, angle: float, tip: tuple[floa
     angles = np.zeros(6)
     angles[index] = angle
     assert tip_position(angles) == pytest.approx(tip, abs=1e-4)
+
+
+# Origins of the joint frames with all joints at zero, computed from the URDF (m): the axes of pan, lift,
+# elbow, wrist flex, wrist roll and jaw.
+AXES_AT_ZERO = {
+    "shoulder": (0.0388, 0.0, 0.0624),
+    "upper_arm": (0.0692, -0.0183, 0.1166),
+    "lower_arm": (0.0972, -0.0183, 0.2292),
+    "wrist": (0.2321, -0.0183, 0.2344),
+    "gripper": (0.2932, -0.0002, 0.2344),
+    "jaw": (0.3166, 0.0176, 0.2555),
+}
+
+
+@pytest.mark.parametrize(("link", "origin"), AXES_AT_ZERO.items())
+def test_link_frames_at_zero_are_where_the_urdf_puts_them(
+    link: str, origin: tuple[float, float, float]
+) -> None:
+    frame = link_frames(np.zeros((1, 6)))[0, LINK_NAMES.index(link)]
+    assert frame[:3, 3] == pytest.approx(origin, abs=1e-4)
+
+
+@pytest.mark.parametrize(("index", "angle", "tip"), KNOWN)
+def test_link_frames_of_several_poses_at_once_agree_with_known_tips(
+    index: int, angle: float, tip: tuple[float, float, float]
+) -> None:
+    poses = np.zeros((3, 6))
+    poses[1, index], poses[2] = angle, 0.7
+    frames = link_frames(poses)
+    assert (frames[1, LINK_NAMES.index("gripper")] @ [*FIXED_TIP, 1.0])[:3] == pytest.approx(tip, abs=1e-4)
+    assert (frames[2, LINK_NAMES.index("gripper")] @ [*FIXED_TIP, 1.0])[:3] == pytest.approx(
+        tip_position(poses[2]), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("joint", "moved"), [("shoulder_pan", (1, -1)), ("shoulder_lift", (2, -1)), ("elbow_flex", (2, -1))]
+)
+def test_signs_positive_pan_goes_right_and_positive_lift_and_elbow_go_down(
+    joint: str, moved: tuple[int, int]
+) -> None:
+    angles = np.zeros(6)
+    angles[[entry.name for entry in JOINTS].index(joint)] = 0.2
+    axis, sign = moved
+    assert (tip_position(angles) - tip_position(np.zeros(6)))[axis] * sign > 0.03
 
 
 def test_tip_of_a_pick_pose() -> None:
