@@ -92,12 +92,13 @@ class ServoEmulator:
             self._sync_write(parameters[0], parameters[1], parameters[2:])
             return []
         replies = []
-        for servo in self.servos:
+        answered = packet.id != BROADCAST_ID or code == Instruction.PING  # to such a ping all answer in turn
+        for servo in sorted(self.servos, key=lambda servo: servo.id):
             if not servo.powered or servo.id in self.faults.silent:
                 continue
             if packet.id in (servo.id, BROADCAST_ID):
                 reply = self._execute(servo, code, parameters)
-                if reply is not None and packet.id != BROADCAST_ID:
+                if reply is not None and answered:
                     replies.append(reply)
         return replies
 

@@ -46,8 +46,9 @@ def test_a_ping_of_the_manual_is_answered_as_in_the_manual(client: RawClient) ->
     assert client.ask("ffff010201fb", 6) == "ffff010200fc"
 
 
-def test_a_broadcast_ping_is_not_a_reason_to_speak_all_at_once(client: RawClient) -> None:
-    assert client.ask("fffffe0201fe", 0) == ""
+def test_a_broadcast_ping_is_answered_by_all_in_turn(client: RawClient) -> None:
+    heard = client.ask("fffffe0201fe", 36)
+    assert heard == "".join(f"ffff{id:02x}0200{253 - id:02x}" for id in range(1, 7))
 
 
 def test_model_number_reads_as_the_sdk_expects(client: RawClient) -> None:
