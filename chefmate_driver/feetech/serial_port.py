@@ -17,6 +17,7 @@ from chefmate_driver.feetech.errors import BusLostError, BusPortBusyError, Feete
 from chefmate_driver.feetech.ports import port_holder
 
 WRITE_TIMEOUT = 0.1  # s; a full output buffer for this long means that the port is gone
+GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL  # the other end, or the device
 CHUNK = 4096  # bytes, more than the kernel's buffer of a terminal holds
 
 
@@ -71,7 +72,7 @@ class SerialPort:
             return b""
         except OSError as error:
             raise self._lost("read", error) from error
-        if not data and self._readable.poll(0):  # readable without bytes: the other end is gone
+        if not data and any(events & GONE for _, events in self._readable.poll(0)):
             raise self._lost("read", "end of file")
         return data
 

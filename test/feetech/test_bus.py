@@ -212,20 +212,22 @@ def servo_that_always_says(reply: bytes) -> Iterator[FeetechBus]:
 
 
 @pytest.mark.parametrize(
-    "reply",
+    ("reply", "kind"),
     [
-        encode(2, 0, b"\x01\x02"),
-        encode(1, 0, b"\x01"),
-        encode(1, 0),
-        encode(1, 0, b"\x01\x02")[:-1] + b"\x00",
+        (encode(2, 0, b"\x01\x02"), "wrong_id"),
+        (encode(1, 0, b"\x01"), "corrupt"),
+        (encode(1, 0), "corrupt"),
+        (encode(1, 0, b"\x01\x02")[:-1] + b"\x00", "corrupt"),
+        (encode(1, 0, b"\x01\x02")[:5], "corrupt"),
     ],
-    ids=["another id", "too short", "empty", "wrong checksum"],
+    ids=["another id", "too short", "empty", "wrong checksum", "half"],
 )
-def test_a_reply_that_does_not_fit_the_request_is_not_taken(reply: bytes) -> None:
+def test_a_reply_that_does_not_fit_the_request_is_not_taken(reply: bytes, kind: str) -> None:
     with servo_that_always_says(reply) as bus:
         with pytest.raises(BusProtocolError, match="none is a reply of servo 1"):
             bus.read(1, "present_position")
         assert bus.errors == {1: 2}
+        assert bus.error_kinds[1][kind] == 2
         assert bus.failures == 1
 
 
