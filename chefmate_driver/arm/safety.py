@@ -27,9 +27,10 @@ UNCHANGED = 1.5e-4  # rad
 # the command lag for some cycles, by v^2 / 2a at most. Up to here that is shaping, beyond it an intervention.
 SHAPED = 0.05  # rad, about 3 degrees
 STILL = 1e-4  # rad/s
-# Joints need different times to stop, so the way to the end of a stop is bent. This share of its length is
-# kept free besides: with 0.1 one of some 3,000 random stops ended 1.7 mm too low.
-DETOUR = 0.25
+# Joints need different times to stop, so the way to the end of a stop is bent. Near the table it is looked at
+# in these shares of its time; to the own body this share of its length is kept free besides.
+ON_THE_WAY = np.array([0.0, 0.2, 0.4, 0.6, 0.8])[:, None]
+DETOUR = 0.1
 ROUNDING = 1e-9  # m, differences of clearances below this are noise
 
 BAD_NUMBER, POSITION, SPEED = "not a finite position", "position limit", "speed or acceleration"
@@ -220,13 +221,17 @@ class SafetyFilter:
 
     def _hit(self, velocity: Vector, dt: float) -> str:
         """TABLE or BODY if a stop that begins after this step would end in it, deeper than now, or ""."""
-        braking = np.abs(velocity) / (2.0 * self.limits.acceleration)  # s of the present speed, per joint
+        limits, speed = self.limits, np.abs(velocity)
+        braking = speed / (2.0 * limits.acceleration)  # s of the present speed, per joint
         stop = self.position + velocity * (dt + braking)
-        reserve = DETOUR * float((np.abs(velocity) * braking) @ LEVERS)
         frames = link_frames(stop[None])
         height = float(heights(frames)[0])
-        if height < self.limits.floor + reserve and height < self._here()[0] - ROUNDING:
-            return TABLE
+        # Pan changes no height.
+        if height - float((speed * (dt + braking))[1:] @ LEVERS[1:]) < limits.floor:
+            height = min(height, self._lowest_on_the_way(velocity, dt))
+            if height < limits.floor and height < self._here()[0] - ROUNDING:
+                return TABLE
+        reserve = DETOUR * float((speed * braking) @ LEVERS)
         clearance = self.limits.clearance + reserve
         if not self.limits.self_collision or self._body_is_far(stop, clearance):
             return ""
@@ -235,6 +240,14 @@ class SafetyFilter:
             return BODY
         self._body_at = stop, distance
         return ""
+
+    def _lowest_on_the_way(self, velocity: Vector, dt: float) -> float:
+        """Lowest height, m, from the pose after this step to the end of a stop that begins there."""
+        times = np.abs(velocity) / self.limits.acceleration
+        times = np.minimum(ON_THE_WAY * times.max(), times)
+        poses = self.position + velocity * (dt + times)
+        poses -= 0.5 * np.sign(velocity) * self.limits.acceleration * times * times
+        return float(heights(link_frames(poses)).min())
 
     def _here(self) -> tuple[float, float]:
         """Height over the base's foot and distance to the own body, m, of the last command: what is too near
