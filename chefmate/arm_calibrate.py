@@ -35,6 +35,7 @@ from chefmate_driver.arm.setup.plausible import (
     calibration_problems,
     expected_travel,
 )
+from chefmate_driver.errors import DriverError
 from chefmate_driver.feetech.bus import FeetechBus
 
 SAMPLE = 0.01  # s between readings of the sweep
@@ -70,9 +71,9 @@ def calibrate(options: argparse.Namespace) -> int:
                 make_limp(bus, list(STANDARD_IDS.values()), dialogue)
                 command = again.replace("PORT", bus.port)
                 write_calibration_to_servos(bus, calibration, command, lambda: save(path, calibration))
-        except KeyboardInterrupt:
-            if Journal(bus.stable_port).load() is None:
-                dialogue.tell("Interrupted: the servos hold what they held before.")
+        except (KeyboardInterrupt, ChefmateError, DriverError):
+            if not Journal(bus.stable_port).path.exists():
+                dialogue.tell("Not calibrated: the servos hold what they held before.")
             raise
         port = bus.port
     dialogue.tell(f"Written, read back, locked; saved to {path}." if written else "Nothing was written.")
@@ -113,7 +114,7 @@ def obtain(
             dialogue.tell(f"- {problem}")
         answer = dialogue.ask(AGAIN)
         if answer == "quit":
-            raise ChefmateError("not calibrated; nothing was written")
+            raise ChefmateError("given up")
         middle = answer == "again"
 
 

@@ -65,6 +65,6 @@ def table(differences: list[Difference]) -> Table:
         change = (difference.register, f"{difference.found} -> {difference.expected}", severity, why)
         rows.setdefault(change, []).append(difference.servo)
     shown = Table("servo", "register", "is -> should be", "", "else", box=None)
-    for change, servos in rows.items():
-        shown.add_row(" ".join(map(str, servos)), *change)
+    for texts, servos in rows.items():
+        shown.add_row(" ".join(map(str, servos)), *texts)
     return shown

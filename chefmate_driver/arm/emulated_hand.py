@@ -23,6 +23,7 @@ from chefmate_driver.feetech.registers import MAX_POSITION
 
 SPEED = 2.0  # rad/s of a hand
 TICK = 0.01  # s between two positions of the hand
+DWELL = 0.1  # s at a stop, so that a slow reader sees it
 MIDDLE = (LOWER + UPPER) / 2.0  # rad
 # Ticks of each encoder where the joint is at the middle of its travel, less 2047: how the horns of a freshly
 # built arm happen to sit on their splines. Signs and sizes as in files of real arms.
@@ -71,6 +72,7 @@ class EmulatedHand:
                 continue
             for angle in (LOWER[joint], UPPER[joint], MIDDLE[joint]):
                 free = self.move(joint, float(angle)) and free
+                self._sleep(DWELL)
         return free
 
 
