@@ -18,6 +18,7 @@ from chefmate_driver.feetech.ports import port_holder
 
 WRITE_TIMEOUT = 0.1  # s; a full output buffer for this long means that the port is gone
 GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL  # the other end, or the device
+PTYS = "/dev/pts/"
 CHUNK = 4096  # bytes, more than the kernel's buffer of a terminal holds
 
 
@@ -97,7 +98,7 @@ def _open(port: str, baudrate: int) -> serial.Serial:
                 f"no permission to open {port}; run: sudo usermod -aG dialout $USER, then log in again"
             ) from error
         raise FeetechError(f"{port} cannot be opened as a serial port at {baudrate} baud: {error}") from error
-    if not os.path.realpath(port).startswith("/dev/pts/"):
+    if not os.path.realpath(port).startswith(PTYS):
         # Keeps out programs that lock nothing. Not on a pty: there the flag would outlive a killed process.
         fcntl.ioctl(opened.fileno(), termios.TIOCEXCL)
     return opened

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import subprocess
 import sys
 import termios
@@ -19,6 +20,7 @@ from chefmate_driver.feetech.emulator import EmulatedPort
 from chefmate_driver.feetech.ports import stable_name
 
 NOBODY = 65534
+TIOCGEXCL = 0x80045440  # asm-generic/ioctls.h; Python's termios lacks it
 # Imports first: the ordinary user need not be able to read this installation.
 OPEN = """
 import os, sys
@@ -68,6 +70,18 @@ def test_an_exclusive_terminal_is_busy_for_an_ordinary_user(
     assert "BusPortBusyError" in said
     assert f"{port.path} is in use by another process" in said
     assert f"sudo fuser -v {port.path}" in said
+
+
+def test_the_bus_makes_a_real_port_exclusive_and_is_named_to_an_ordinary_user(
+    as_nobody: Callable[[], str], port: EmulatedPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chefmate_driver.feetech.serial_port.PTYS", "/none")  # take the pty for a real port
+    with FeetechBus(port.path, reply_timeout=0.5) as bus:
+        said = as_nobody()
+        flag = struct.unpack("i", fcntl.ioctl(bus._serial._descriptor, TIOCGEXCL, b"\0" * 4))[0]
+    assert flag == 1
+    assert "BusPortBusyError" in said
+    assert f"is in use by process {os.getpid()} (" in said
 
 
 def test_no_permission_comes_with_the_group_to_join(as_nobody: Callable[[], str], port: EmulatedPort) -> None:
