@@ -35,7 +35,7 @@ from chefmate_driver.arm.setup.calibrate import (
 )
 from chefmate_driver.arm.setup.check import DirectionCheck, Outcome, inspect
 from chefmate_driver.arm.setup.configure import configure, plan
-from chefmate_driver.arm.setup.eeprom import Journal, restore, write_values
+from chefmate_driver.arm.setup.eeprom import Journal, JournalEntry, restore, write_values
 from chefmate_driver.arm.setup.plausible import calibration_problems, joint_problems
 from chefmate_driver.arm.setup.ports import serial_ports, the_only_port
 from chefmate_driver.arm.setup.scan import scan, scan_problems, set_id
@@ -335,6 +335,16 @@ def test_servos_that_fall_silent_half_way_are_restored_by_the_next_run(
     assert list(journals.iterdir()) == []
 
 
+def test_another_arm_on_the_same_port_is_not_restored(arm: EmulatedPort, journals: Path) -> None:
+    with open_bus(arm) as bus:
+        journal = Journal(bus.stable_port)
+        journal.begin(JournalEntry("test", {1: {"homing_offset": 4}}, {1: {"homing_offset": 5}}))
+        before = eeprom(arm)
+        with pytest.raises(ArmError, match="homing_offset = 0, neither the old value 4 nor the new one 5"):
+            restore(bus, journal)
+        assert eeprom(arm) == before and journal.path.exists()
+
+
 def test_a_servo_under_torque_is_not_written(arm: EmulatedPort, journals: Path) -> None:
     before = eeprom(arm)
     with open_bus(arm) as bus:
@@ -476,6 +486,11 @@ def test_a_wrong_supply_is_named(arm: EmulatedPort) -> None:
     for servo in arm.emulator.servos:
         servo.supply = 7.2
     assert outcomes(arm, read_calibration(TWIN))["health"] is Outcome.ERROR
+
+
+def test_firmware_that_lerobot_refuses_is_noted(arm: EmulatedPort) -> None:
+    arm.emulator.servos[4]._store("firmware_minor", 9)
+    assert outcomes(arm, read_calibration(TWIN))["health"] is Outcome.NOTE
 
 
 @pytest.mark.parametrize(

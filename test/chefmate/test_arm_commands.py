@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from chefmate.arm_calibrate import calibration_path
 from chefmate.cli import main
 from chefmate_driver.arm.calibration import read_calibration, write_calibration
 from chefmate_driver.arm.emulated import emulated_arm
@@ -319,6 +320,29 @@ def test_a_file_with_a_wrap_around_is_never_written(arm: EmulatedPort, folders: 
     assert session.wait() == 1
     assert "elbow_flex: its range is 360 degrees" in session.err
     assert eeprom(arm) == before
+
+
+def test_unusual_ranges_are_written_only_if_accepted(arm: EmulatedPort, folders: Path, start: Any) -> None:
+    document = json.loads(TWIN.read_text())
+    document["elbow_flex"] |= {"range_min": 1500, "range_max": 2500}
+    folders.mkdir(parents=True)
+    (folders / "mine.json").write_text(json.dumps(document))
+    words = ("calibrate", *port_of(arm), "--calibration", "mine", "--use-file", "--yes")
+    session = start(*words)
+    assert session.wait() == 1
+    assert "--accept-ranges" in session.err
+    assert start(*words, "--accept-ranges").wait() == 0
+    assert arm.emulator.servos[2].get("min_position_limit") == 1500
+
+
+def test_a_calibration_goes_where_lerobot_has_it_or_would_put_it(folders: Path) -> None:
+    assert calibration_path("mine", leader=False) == folders / "mine.json"
+    older = folders.parent / "so101_follower" / "mine.json"
+    write_calibration(older, read_calibration(TWIN))
+    assert calibration_path("mine", leader=False) == older
+    leader = folders.parents[1] / "teleoperators" / "so_leader" / "mine.json"
+    assert calibration_path("mine", leader=True) == leader
+    assert calibration_path("here.json", leader=False) == Path("here.json")
 
 
 # configure

@@ -125,6 +125,12 @@ def _health(bus: FeetechBus, ids: Sequence[int], kind: ArmKind) -> tuple[list[tu
             )
         if bits := status_text(servo.status):
             found.append((Outcome.ERROR, f"servo {id} reports {bits}; switch its supply off and on"))
+    majors, minors = bus.sync_read("firmware_major", ids), bus.sync_read("firmware_minor", ids)
+    versions = {id: f"{majors[id]}.{minors[id]}" for id in ids}
+    if len(set(versions.values())) > 1:
+        listed = ", ".join(f"{id}: {version}" for id, version in versions.items())
+        text = f"the servos' firmware differs ({listed}): LeRobot refuses such an arm"
+        found.append((Outcome.NOTE, f"{text}; Feetech's own tool updates it"))
     volts = min((servo.voltage for servo in feedback.values()), default=0) * VOLTAGE_UNIT
     warmest = max((servo.temperature for servo in feedback.values()), default=0)
     return found, f"supply {volts:.1f} V, warmest servo {warmest} degrees Celsius, no status bit is set"

@@ -165,8 +165,9 @@ def write_values(
             verify()
     except BaseException as error:
         try:
-            restore(bus, journal)
-        except FeetechError as second:
+            _write(bus, old)
+            journal.end()
+        except (FeetechError, ArmError) as second:
             raise EepromError(
                 f"{_why(error)}. The old EEPROM values of servo {', '.join(map(str, old))} could "
                 f"not be written back ({second}); they are safe in {journal.path}. Mend the connection and "
@@ -182,11 +183,19 @@ def write_values(
 def restore(bus: FeetechBus, journal: Journal) -> JournalEntry | None:
     """Writes the old values of an unfinished writing back and forgets it; None if there is none.
 
-    Raises as `write_values` does.
+    Raises ArmError if these are not the servos that were written, else as `write_values` does.
     """
     entry = journal.load()
     if entry is None:
         return None
+    for id, values in read_values(bus, entry.old).items():
+        for name, value in values.items():
+            if value not in (entry.old[id][name], entry.new[id][name]):
+                raise ArmError(
+                    f"{bus.port}: servo {id} holds {name} = {value}, neither the old value "
+                    f"{entry.old[id][name]} nor the new one {entry.new[id][name]} of the unfinished writing: "
+                    f"if this is another arm, or was set up since, remove {journal.path}"
+                )
     _write(bus, entry.old)
     journal.end()
     return entry
