@@ -33,10 +33,13 @@ from chefmate_driver.feetech.packet import status_text
 from chefmate_driver.feetech.registers import CURRENT_UNIT, LOAD_UNIT, VOLTAGE_UNIT, Feedback
 
 Vector = NDArray[np.float64]
-TORQUE_CHECK = 0.05  # s between looks at the torque registers
+TORQUE_CHECK = 0.05  # s in which every servo's torque registers are looked at once
 QUIET = 0.06  # s of a servo's silence after which the arm brakes; it is a fault after `answer_timeout`
 DOUBLED_LATELY = 2.0  # s after a doubled reply for which an odd reading is blamed on it
 RECONNECT = 0.2  # s between attempts to find lost servos
+LEAD = 0.0015  # s before its place on the grid at which a goal is computed; the filter takes some 0.7 ms
+READ_PERIODS = 2  # a cycle's read may take so many with all its repetitions, and at least SHORTEST_READ
+SHORTEST_READ = 0.02  # s
 MOST_PERIODS = 3  # a step of the filter covers at most this many, however late the cycle
 VITALS_RATE = 20.0  # Hz, at which the protection looks
 # s in which the torque limits sink to nothing before the protection lets go: the arm sinks, it does not drop.
@@ -107,7 +110,7 @@ class ArmLoop:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._heard: dict[int, float] = {}  # s, monotonic, newest answer by servo id
-        self._torque_checked = 0.0
+        self._torque_checked, self._turn = 0.0, 0
         self._measured = 0.0  # s, monotonic, the newest complete reading
         self._vitals_seen = 0.0  # s, monotonic
         self._limits: dict[int, float] = {}  # torque limits as written, share of the stall torque, by id
@@ -192,7 +195,7 @@ class ArmLoop:
         self.grid.restart()
         try:
             while not self._stop.is_set():
-                periods = self.grid.wait()
+                periods = self.grid.wake(LEAD)
                 try:
                     self._cycle(min(periods, MOST_PERIODS) * self.grid.period)
                 except FeetechError as error:
@@ -207,18 +210,20 @@ class ArmLoop:
     def _cycle(self, dt: float) -> None:
         servos = self._servos
         if servos is None:
+            self.grid.rest()
             self._reconnect()
             return
-        # Seen from its place on the grid, the goal is exact however late the thread woke.
+        # For its place on the grid: the goal is exact however late the thread woke, and leaves on time.
         with self._lock:
             command = self.controller.step(self.grid.due, dt)
+        self.grid.rest()
         if command is not None:
             servos.command(command)
         if self.controller.let_go:
             self._sink(servos)
         else:
             self._sinking = None
-        feedback = servos.feedback()
+        feedback = servos.feedback(time.monotonic() + max(READ_PERIODS * self.grid.period, SHORTEST_READ))
         stamp, now = time.time_ns(), time.monotonic()
         complete = len(feedback) == len(servos.ids)
         back = not self.snapshot.answered.issuperset(feedback)
@@ -226,9 +231,11 @@ class ArmLoop:
         if complete:
             self._take(servos, feedback, stamp, now, command)
         # A servo that is back after a silence may have lost its supply: look before the next goal is sent.
-        if back or now - self._torque_checked > TORQUE_CHECK:
-            self._torque_checked = now
+        if back:
             self._check_torque(servos)
+        elif complete and now - self._torque_checked > TORQUE_CHECK / len(servos.ids):
+            self._torque_checked = now
+            self._look_at_torque(servos, now)
 
     def _take(
         self, servos: ArmServos, feedback: dict[int, Feedback], stamp: int, now: float, command: Vector | None
@@ -300,9 +307,25 @@ class ArmLoop:
             position, _ = servos.motion(feedback)
             self.controller.connect(position, position, False)
 
-    def _check_torque(self, servos: ArmServos, again: bool = False) -> None:
-        try:
+    def _look_at_torque(self, servos: ArmServos, now: float) -> None:
+        """One servo after the other, so that no cycle is longer than the others."""
+        self._turn = (self._turn + 1) % len(servos.ids)
+        id = servos.ids[self._turn]
+        if self._turn == 0:
             self.snapshot.errors, self.snapshot.error_kinds = servos.bus.errors, servos.bus.error_kinds
+        state = servos.torque_of(id, now + SHORTEST_READ)
+        if state is None:
+            return  # the feedback of the next cycles tells whether it is gone
+        torque, limit = state
+        self.snapshot.torque = {**self.snapshot.torque, id: torque}
+        self.snapshot.torque_limit = {**self.snapshot.torque_limit, id: limit}
+        as_written = self._sinking is not None or abs(limit - self._limits.get(id, limit)) <= TORQUE_UNIT
+        if self.controller.torque and not (torque and as_written):
+            self._check_torque(servos)
+
+    def _check_torque(self, servos: ArmServos, again: bool = False) -> None:
+        """All servos at once: does torque hold, and are the torque limits as they were written?"""
+        try:
             torque, limits = servos.torque_state()
         except FeetechError:
             return  # the feedback of the next cycles tells whether a servo is gone

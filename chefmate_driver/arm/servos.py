@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -99,13 +100,14 @@ class ArmServos:
                 )
         check_calibration(self.bus, {joint.name: joint.calibration for joint in self.units.joints})
 
-    def feedback(self) -> dict[int, Feedback]:
-        """What the servos report now, by id, without those that did not answer. BusLostError.
+    def feedback(self, deadline: float = math.inf) -> dict[int, Feedback]:
+        """What the servos report now, by id, without those that did not answer by `deadline` (s, monotonic
+        clock). BusLostError.
 
         A position outside of one turn, of a servo that counts within one, is no measurement: the servo is
         left out, counted (ErrorCounts.implausible), and `implausible` says what it reported.
         """
-        blocks = self.bus.sync_read_block(FEEDBACK_ADDRESS, FEEDBACK_SIZE, self.ids)
+        blocks = self.bus.sync_read_block(FEEDBACK_ADDRESS, FEEDBACK_SIZE, self.ids, deadline=deadline)
         found = {id: decode_feedback(block) for id, block in blocks.items()}
         self.implausible = {
             id: feedback.position
@@ -140,6 +142,14 @@ class ArmServos:
         torque = [blocks[id][0] == 1 for id in self.ids]
         offset = _LIMIT.address - _TORQUE.address
         return torque, {id: _LIMIT.decode(blocks[id][offset:]) * TORQUE_UNIT for id in self.ids}
+
+    def torque_of(self, id: int, deadline: float) -> tuple[bool, float] | None:
+        """Whether one servo holds torque, and its torque limit as a share of the stall torque; None if it
+        does not answer by `deadline` (s, monotonic clock). BusLostError."""
+        block = self.bus.sync_read_block(_TORQUE.address, _TORQUE_BLOCK, [id], deadline=deadline).get(id)
+        if block is None:
+            return None
+        return block[0] == 1, _LIMIT.decode(block[_LIMIT.address - _TORQUE.address :]) * TORQUE_UNIT
 
     def command(self, positions: Sequence[float] | Vector) -> None:
         """Sends goal positions, rad (6,). BusLostError."""

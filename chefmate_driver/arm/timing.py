@@ -26,21 +26,34 @@ class Grid:
         self._starts: deque[float] = deque(maxlen=max(int(rate), 1) + 1)
 
     def wait(self) -> int:
-        """Sleeps until the next place on the grid; returns how many periods passed since the last one (1:
-        none missed)."""
+        """Sleeps until the next place on the grid; returns what `wake` does."""
+        periods = self.wake()
+        self.rest()
+        return periods
+
+    def wake(self, lead: float = 0.0) -> int:
+        """Sleeps until `lead` s before the next place on the grid; returns how many periods lie between it
+        and the last one (1: none missed). `rest` has to follow."""
         self.due += self.period
+        now = time.monotonic()
+        if self.due - lead > now:
+            time.sleep(self.due - lead - now)
+            now = time.monotonic()
+        missed = max(int((now - self.due) / self.period), 0)
+        self.due += missed * self.period
+        self.missed += missed
+        return 1 + missed
+
+    def rest(self) -> None:
+        """Sleeps until the place that `wake` went to; how late that became is what the statistics tell."""
         now = time.monotonic()
         if self.due > now:
             time.sleep(self.due - now)
             now = time.monotonic()
         late = now - self.due
-        missed = int(late / self.period)
-        self.due += missed * self.period
-        self.missed += missed
         self.histogram[bisect_left(HISTOGRAM_EDGES, late)] += 1
         self._late.append(late)
         self._starts.append(now)
-        return 1 + missed
 
     def restart(self) -> None:
         """Goes on with the next place on the same grid: after work that is no cycle and no lateness."""
