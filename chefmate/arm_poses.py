@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -114,8 +115,8 @@ def go(arm: ArmClient, target: Pose, speed: float, interrupt: Interrupt) -> floa
 
 
 def guide(options: argparse.Namespace) -> int:
-    """Torque off, poses saved by key, and torque on again where the arm then is."""
-    with keys("chefmate arm guide") as typed, joined(), interruptible() as interrupt:
+    """Torque off, poses saved by key, torque on again where the arm then is, also if the terminal goes."""
+    with keys("chefmate arm guide") as typed, joined(), interruptible(signal.SIGHUP) as interrupt:
         with ArmClient("arm_guide", options.namespace) as arm:
             arm.wait_for_arm()
             if arm.state not in (ArmHealth.HOLDING, ArmHealth.READY):

@@ -114,7 +114,7 @@ def teleop(options: argparse.Namespace) -> int:
             try:
                 arm.until(lambda: arm.state == ArmHealth.TELEOPERATED, PATIENCE)
                 arm.wait_for_pose()
-                follow(session, interrupt, say)
+                follow(session, interrupt, say, Console(stderr=options.json))
                 ended = "ctrl-C" if interrupt.asked else why(arm)
             finally:
                 state = disengage(arm)
@@ -125,10 +125,9 @@ def teleop(options: argparse.Namespace) -> int:
     return 0 if ended == "ctrl-C" else 1
 
 
-def follow(session: Teleoperation, interrupt: Interrupt, say: Any) -> None:
+def follow(session: Teleoperation, interrupt: Interrupt, say: Any, console: Console) -> None:
     """Shows the engagement until ctrl-C, or until the arm is no longer teleoperated."""
     arm = session.arm
-    console = Console()
     said = ""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not interrupt.asked and arm.alive and arm.state == ArmHealth.TELEOPERATED:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -26,7 +27,10 @@ class Keys:
         keys are left out. EOFError when the terminal is gone."""
         if not select.select([self._descriptor], [], [], max(timeout, 0.0))[0]:
             return ""
-        data = os.read(self._descriptor, 1024)
+        try:
+            data = os.read(self._descriptor, 1024)
+        except OSError as error:
+            raise EOFError(f"the terminal is closed: {error.strerror}") from error
         if not data:
             raise EOFError("the terminal is closed")
         return _plain(data.decode(errors="ignore"))
@@ -78,4 +82,5 @@ def keys(command: str) -> Iterator[Keys]:
     try:
         yield typed
     finally:
-        typed.stop()
+        with contextlib.suppress(termios.error):  # the terminal is closed
+            typed.stop()

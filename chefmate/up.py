@@ -22,6 +22,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.asked = False
+        self.times = 0
 
     def __call__(self) -> bool:
         return self.asked
@@ -33,14 +34,15 @@ class Interrupt:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """Turns SIGINT and SIGTERM into a flag for the length of the block."""
+def interruptible(*others: signal.Signals) -> Iterator[Interrupt]:
+    """Turns SIGINT, SIGTERM and other signals into a flag for the length of the block."""
     interrupt = Interrupt()
 
     def remember(number: int, frame: FrameType | None) -> None:
         interrupt.asked = True
+        interrupt.times += 1
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM, *others)}
     try:
         yield interrupt
     finally:
@@ -56,7 +58,7 @@ def up(values: Mapping[str, str]) -> int:
         print(f"ROS_DOMAIN_ID={os.environ.get('ROS_DOMAIN_ID', '0')}", flush=True)
         supervisor.start()
         supervisor.run(until=interrupt)
-        codes = supervisor.stop()
+        codes = supervisor.stop(hurry=lambda: interrupt.times > 1)
     if supervisor.failure:
         say(supervisor.failure)
         return 1

@@ -116,11 +116,12 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         self.screen = ""
+        self._closing = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        while True:
+        while not self._closing:
             if select.select([self.master], [], [], 0.2)[0]:
                 try:
                     data = os.read(self.master, 65536)
@@ -167,11 +168,17 @@ class Terminal:
         """True if the terminal's settings are what they were before the command."""
         return termios.tcgetattr(self._slave) == self.before
 
+    def hang_up(self) -> None:
+        """The window is closed: no more output is taken, and the command gets a hangup."""
+        self._closing = True
+        self._reader.join(2.0)
+        os.close(self._slave)
+        os.close(self.master)
+
     def close(self) -> None:
         """Ends the command if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self._reader.join(2.0)
-        os.close(self._slave)
-        os.close(self.master)
+        if not self._closing:
+            self.hang_up()
