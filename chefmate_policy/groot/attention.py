@@ -37,7 +37,7 @@ class Attention(nn.Module):
         return output
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, self.head_dim).transpose(1, 2)
 
 
 class _GELUProjection(nn.Module):

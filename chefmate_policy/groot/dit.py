@@ -61,13 +61,18 @@ class TimestepEncoder(nn.Module):
 
     def forward(self, buckets: Tensor) -> Tensor:
         """buckets [S] int64 -> [S, dim]."""
-        half = TIME_CHANNELS // 2
-        # in this order, as the reference: an angle of 999 turns one rounding of the frequency into 1e-4 rad
-        exponent = torch.arange(half, dtype=torch.float32, device=buckets.device) * -math.log(10_000.0)
-        angles = buckets.to(torch.float32).unsqueeze(-1) * torch.exp(exponent / (half - 1))
-        waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
-        output: Tensor = self.timestep_embedder(waves.to(self.timestep_embedder.linear_1.weight.dtype))
+        waves = timestep_waves(buckets).to(self.timestep_embedder.linear_1.weight.dtype)
+        output: Tensor = self.timestep_embedder(waves)
         return output
+
+
+def timestep_waves(buckets: Tensor) -> Tensor:
+    """Sinusoids of the DiT's integer time: buckets [S] -> [S, TIME_CHANNELS] float32."""
+    half = TIME_CHANNELS // 2
+    # in this order, as the reference: an angle of 999 turns one rounding of the frequency into 1e-4 rad
+    exponent = torch.arange(half, dtype=torch.float32, device=buckets.device) * -math.log(10_000.0)
+    angles = buckets.to(torch.float32).unsqueeze(-1) * torch.exp(exponent / (half - 1))
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 class _AdaptiveNorm(nn.Module):
@@ -121,19 +126,19 @@ class DiT(nn.Module):
         self.proj_out_1 = nn.Linear(dim, 2 * dim)
         self.proj_out_2 = nn.Linear(dim, head.hidden_size)
 
+    @property
+    def blocks(self) -> list[DiTBlock]:
+        return [block for block in self.transformer_blocks if isinstance(block, DiTBlock)]
+
     def modulation(self, buckets: Tensor) -> Modulation:
         """buckets [S] int64 (one per sample, or one per denoising step) -> scales and shifts [S, 1, dim]."""
         embedding = self.timestep_encoder(buckets)
         shift, scale = self.proj_out_1(F.silu(embedding)).unsqueeze(1).chunk(2, dim=-1)
-        return Modulation(
-            tuple(block.norm1.modulation(embedding) for block in self.transformer_blocks), (scale, shift)
-        )
+        return Modulation(tuple(block.norm1.modulation(embedding) for block in self.blocks), (scale, shift))
 
     def keys_values(self, features: Tensor) -> list[KeysValues | None]:
         """features [B, L, D] -> per block what it attends to; None where it is self-attention."""
-        return [
-            block.attn1.keys_values(features) if block.is_cross else None for block in self.transformer_blocks
-        ]
+        return [block.attn1.keys_values(features) if block.is_cross else None for block in self.blocks]
 
     def forward(
         self,
@@ -143,9 +148,7 @@ class DiT(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """x [B, T, dim]; context of `keys_values`; mask [B, 1, 1, L] bool over features -> [B, T, output]."""
-        for block, (scale, shift), keys_values in zip(
-            self.transformer_blocks, modulation.blocks, context, strict=True
-        ):
+        for block, (scale, shift), keys_values in zip(self.blocks, modulation.blocks, context, strict=True):
             x = block(x, scale, shift, keys_values, mask)
         scale, shift = modulation.output
         output: Tensor = self.proj_out_2(_norm(x, OUTPUT_EPS) * (1 + scale) + shift)

@@ -35,7 +35,7 @@ class Member:
 
 
 HEAD_DIM = 64  # of the language model and of the self-attention over its features
-VOCABULARY, IMAGE_TOKEN = 896, 3  # of config/tokenizer/small.json, its 882 tokens rounded up
+VOCABULARY, IMAGE_TOKEN = 1024, 3  # of config/tokenizer/small.json, with room to grow
 STATE_DIM, ACTION_DIM, HORIZON = 8, 8, 16  # six joints fit; steps of a chunk as published
 
 MEMBERS: dict[str, Member] = {

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One observation in, one chunk of normalised actions out, as fast as the machine allows.
+
+The engine takes a `Groot` over: its weights are joined (groot/fused.py) and the model cannot run after. What
+depends on the instruction only is computed when the instruction comes (`Prompt`), what depends on the time of
+the flow when the number of steps is set; the rest runs per observation, on a GPU as one CUDA graph.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from chefmate_policy.groot.attention import KeysValues
+from chefmate_policy.groot.backbone import PadRows, language_mask, rotary_angles
+from chefmate_policy.groot.errors import InputError
+from chefmate_policy.groot.fused import (
+    FusedFlow,
+    FusedKeysValues,
+    FusedLanguage,
+    FusedSelfAttention,
+    FusedVision,
+    rotary_tables,
+)
+from chefmate_policy.groot.model import Groot
+
+__all__ = ["Engine", "Guide", "Prompt", "StageTimes"]
+
+PROMPTS_KEPT, GRAPHS_KEPT = 16, 4
+WARM_UP = 3  # passes before a CUDA graph is captured, as torch asks for
+
+# corrects a velocity: state x [B, H, A], velocity [B, H, A], time 0..1 -> velocity; for real-time chunking
+Guide = Callable[[Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """All of an instruction's part in an inference. B is 2 with guidance (null prompt second), else 1."""
+
+    embeddings: Tensor  # [B, L, D]; rows of image tokens are filled per observation
+    image_rows: (
+        Tensor  # [B * N] int64, rows of the flattened embeddings that take the image features in order
+    )
+    cosine: Tensor  # [B or 1, 1, L, head_dim]
+    sine: Tensor
+    causal_mask: Tensor | None  # [B, 1, L, L] bool; None: plain causal
+    key_mask: Tensor | None  # [B, 1, 1, L] bool; None: all count
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.embeddings.shape[:2], self.image_rows.shape[0])
+
+    def tensors(self) -> list[Tensor]:
+        return [value for value in vars(self).values() if value is not None]
+
+
+@dataclass
+class StageTimes:
+    """Seconds spent in each stage of the last call, where they were asked for."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Engine:
+    """Call it with an observation; see `__call__`.
+
+    slot: the embodiment. steps: Euler steps. guidance: weight w of v = v_null + w (v - v_null) over the
+    instruction; 1 is off and costs nothing, else every prompt needs `null_ids`.
+    """
+
+    def __init__(
+        self,
+        model: Groot,
+        *,
+        slot: int,
+        steps: int | None = None,
+        guidance: float = 1.0,
+        graphs: bool = True,
+    ) -> None:
+        config, head = model.config, model.action_head
+        self.config, self.guidance = config, guidance
+        self.device = head.future_tokens.weight.device
+        self.dtype = head.future_tokens.weight.dtype
+        self.graphs = graphs and self.device.type == "cuda"
+        with torch.no_grad():
+            self.vision = FusedVision(model.backbone.vision, model.backbone.connector)
+            self.language = FusedLanguage(model.backbone.language)
+            self.features = FusedSelfAttention(head.vlln, head.vl_self_attention)
+            self.keys_values = FusedKeysValues(head.model)
+            self.flow = FusedFlow(head, slot, steps or config.action_head.num_inference_timesteps)
+        # one row per prompt token is ever needed: the table need not fill the device
+        self.embedding = model.backbone.language.embed_tokens.weight.detach()
+        if self.graphs:
+            self.embedding = self.embedding.cpu()
+            model.backbone.language.embed_tokens.to("cpu")
+        self._prompts: OrderedDict[tuple[tuple[int, ...], ...], Prompt] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
+
+    def set_steps(self, steps: int) -> None:
+        """Another number of Euler steps. Raises InputError below 1."""
+        self.flow.set_steps(steps)
+        self._graphs.clear()
+
+    @torch.inference_mode()
+    def prompt(self, input_ids: Tensor, null_ids: Tensor | None = None) -> Prompt:
+        """Prepares an instruction: input_ids [L] or [1, L]; kept, so that asking again costs nothing."""
+        ids = [input_ids.flatten()]
+        if self.guidance != 1.0:
+            if null_ids is None:
+                raise InputError(
+                    f"guidance {self.guidance:g} needs the null prompt's tokens beside the instruction's"
+                )
+            ids.append(null_ids.flatten())
+        key = tuple(tuple(each.tolist()) for each in ids)
+        if key not in self._prompts:
+            self._prompts[key] = self._prepare(ids)
+            if len(self._prompts) > PROMPTS_KEPT:
+                self._prompts.popitem(last=False)
+        self._prompts.move_to_end(key)
+        return self._prompts[key]
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        pixel_values: Tensor,
+        state: Tensor,
+        prompt: Prompt,
+        noise: Tensor,
+        *,
+        guide: Guide | None = None,
+        times: StageTimes | None = None,
+    ) -> Tensor:
+        """pixel_values [V, 3, S, S] in [-1, 1], state [1, S] or [1, 1, S], noise [H, A] -> actions [H, A]
+        float32, on the engine's device.
+
+        guide corrects each velocity (real-time chunking). times receives the split into stages. Either makes
+        the pass run outside the CUDA graph.
+        """
+        state = state.reshape(1, 1, -1).to(self.device)
+        noise = noise.reshape(1, *noise.shape[-2:]).to(self.device, torch.float32)
+        pixel_values = pixel_values.to(self.device)
+        self._check(pixel_values, state, noise, prompt)
+        if not self.graphs or guide is not None or times is not None:
+            return self._run(pixel_values, state, prompt, noise, guide, times)[0]
+        key = (*pixel_values.shape, *prompt.shape, prompt.key_mask is None)
+        if key not in self._graphs:
+            if len(self._graphs) >= GRAPHS_KEPT:
+                self._graphs.popitem(last=False)
+            self._graphs[key] = _Graph(self._run, pixel_values, state, prompt, noise)
+        self._graphs.move_to_end(key)
+        return self._graphs[key].replay(pixel_values, state, prompt, noise)[0]
+
+    def _run(
+        self,
+        pixel_values: Tensor,
+        state: Tensor,
+        prompt: Prompt,
+        noise: Tensor,
+        guide: Guide | None = None,
+        times: StageTimes | None = None,
+    ) -> Tensor:
+        """The whole inference -> actions [1, H, A] float32."""
+        lap = _Laps(times, self.device)
+        images = self.vision(pixel_values)
+        lap("vision")
+        batch = prompt.embeddings.shape[0]
+        x = prompt.embeddings.clone()
+        x.view(-1, x.shape[-1]).index_copy_(0, prompt.image_rows, images.repeat(batch, 1).to(x.dtype))
+        x = self.language(x, prompt.cosine, prompt.sine, prompt.causal_mask)
+        lap("language")
+        context = self.keys_values(self.features(x, prompt.key_mask))
+        prefix = self.flow.prefix(state).expand(batch, -1, -1)
+        lap("features")
+        actions = self._denoise(noise, prefix, context, prompt.key_mask, guide)
+        lap("denoising")
+        return actions
+
+    def _denoise(
+        self,
+        noise: Tensor,
+        prefix: Tensor,
+        context: list[KeysValues],
+        mask: Tensor | None,
+        guide: Guide | None,
+    ) -> Tensor:
+        x, steps = noise, self.flow.steps
+        for step in range(steps):
+            velocity = self.flow.velocity(x.expand(prefix.shape[0], -1, -1), step, prefix, context, mask)
+            if velocity.shape[0] == 2:
+                obeyed, null = velocity.chunk(2)
+                velocity = null + self.guidance * (obeyed - null)
+            if guide is not None:
+                velocity = guide(x, velocity, step / steps)
+            x = x + velocity / steps
+        return x
+
+    def _prepare(self, prompts: list[Tensor]) -> Prompt:
+        """Left-pads the prompts to one length; pads count nowhere."""
+        length = max(prompt.shape[0] for prompt in prompts)
+        ids = torch.zeros(len(prompts), length, dtype=torch.int64)
+        keep = torch.zeros(len(prompts), length, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            ids[row, length - prompt.shape[0] :] = prompt.cpu()
+            keep[row, length - prompt.shape[0] :] = True
+        text, padded = self.config.text, not bool(keep.all())
+        positions = (keep.cumsum(-1) - 1).clamp(min=0)
+        angles = rotary_angles(positions, text.head_dim, text.rope_theta, torch.float32)
+        tables = [table.to(self.device, self.dtype) for table in rotary_tables(*angles)]
+        image = keep & (ids == self.config.image_token_index)
+        return Prompt(
+            self.embedding[ids.to(self.embedding.device)].to(self.device, self.dtype),
+            image.flatten().nonzero().flatten().to(self.device),
+            *tables,
+            language_mask(keep, PadRows.MASKED, self.dtype).to(self.device) if padded else None,
+            keep[:, None, None, :].to(self.device) if padded else None,
+        )
+
+    def _check(self, pixel_values: Tensor, state: Tensor, noise: Tensor, prompt: Prompt) -> None:
+        head, vision = self.config.action_head, self.config.vision
+        size = vision.image_size
+        if pixel_values.shape[1:] != (3, size, size):
+            raise InputError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}, expected (V, 3, {size}, {size})"
+            )
+        if state.shape[-1] != head.state_dim:
+            raise InputError(f"state has {state.shape[-1]} values, expected {head.state_dim}")
+        if noise.shape[1:] != (head.action_horizon, head.action_dim):
+            raise InputError(
+                f"noise has shape {tuple(noise.shape[1:])}, expected {(head.action_horizon, head.action_dim)}"
+            )
+        given = pixel_values.shape[0] * vision.tokens * prompt.embeddings.shape[0]
+        if given != prompt.image_rows.shape[0]:
+            raise InputError(
+                f"{pixel_values.shape[0]} images give {given} tokens, the prompt holds"
+                f" {prompt.image_rows.shape[0]}: every camera needs its image and its place in the prompt"
+            )
+
+
+class _Graph:
+    """One captured pass for one shape of inputs, replayed on copies into its own buffers."""
+
+    def __init__(
+        self,
+        run: Callable[[Tensor, Tensor, Prompt, Tensor], Tensor],
+        pixel_values: Tensor,
+        state: Tensor,
+        prompt: Prompt,
+        noise: Tensor,
+    ) -> None:
+        self.pixel_values, self.state, self.noise = pixel_values.clone(), state.clone(), noise.clone()
+        self.prompt = Prompt(*(None if value is None else value.clone() for value in vars(prompt).values()))
+        self.held: Prompt | None = None  # whose content the buffers hold
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                run(self.pixel_values, self.state, self.prompt, self.noise)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.actions = run(self.pixel_values, self.state, self.prompt, self.noise)
+
+    def replay(self, pixel_values: Tensor, state: Tensor, prompt: Prompt, noise: Tensor) -> Tensor:
+        self.pixel_values.copy_(pixel_values)
+        self.state.copy_(state)
+        self.noise.copy_(noise)
+        if prompt is not self.held:
+            for ours, given in zip(self.prompt.tensors(), prompt.tensors(), strict=True):
+                ours.copy_(given)
+            self.held = prompt
+        self.graph.replay()
+        return self.actions.clone()
+
+
+class _Laps:
+    """Times of stages; waits for the device only where times were asked for."""
+
+    def __init__(self, times: StageTimes | None, device: torch.device) -> None:
+        self.times, self.device, self.last = times, device, time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        if self.times is None:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.times.seconds[stage], self.last = now - self.last, now
