@@ -21,6 +21,7 @@ TWIN = "twin"
 SOURCES = ("v4l2", "file", "folder", "kitchen")
 MAX_SEED = 2**31 - 1
 CAMERAS = ("scene_camera", "wrist_camera")
+PARKING_PATIENCE = 40.0  # s; from the far end of its reach, at half speed, the way home and to park
 # Time that the arm waits for the twin's port: a first start simplifies meshes and compiles the scene.
 TWIN_PORT_TIMEOUT = 60.0  # s
 
@@ -35,12 +36,17 @@ class Argument:
     choices: tuple[str, ...] = ()
 
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # of the Hugging Face hub
 BOOLEAN = ("true", "false")
 ARGUMENTS = (
     Argument(
         "arm", TWIN, "'twin' for the physics twin, or the serial port of a real arm, for example /dev/ttyACM0"
     ),
-    Argument("policy", "expert", "'expert' (scripted, twin only), or a backend of your own as module:Class"),
+    Argument(
+        "policy",
+        "expert",
+        "'expert' (scripted, twin only), a checkpoint (folder or hub id), or a backend of your own as module:Class",
+    ),
     Argument(
         "recipe",
         "",
@@ -104,6 +110,25 @@ class Node:
     ros_only: bool = False
     restart_parameters: Mapping[str, Any] = field(default_factory=dict)
     stop_order: int = 0
+    patience: float = 8.0  # s between the signal to end and SIGKILL; the arm confirms its hold in this time
+
+
+def policy_parameters(policy: str) -> dict[str, str]:
+    """The policy node's backend and checkpoint for the argument `policy`.
+
+    Raises:
+        ArgumentError: it is nothing that can be loaded.
+    """
+    if policy == "expert" or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", policy):
+        return {"backend": policy}
+    if Path(policy).expanduser().is_dir():
+        return {"backend": "local", "checkpoint": str(Path(policy).expanduser().resolve())}
+    if HUB_ID.fullmatch(policy):
+        return {"backend": "local", "checkpoint": policy}
+    raise ArgumentError(
+        f"policy:={policy!r} is neither expert, nor the folder or hub id (owner/name) of a checkpoint, nor "
+        "module:Class."
+    )
 
 
 def check(values: Mapping[str, str]) -> dict[str, str]:
@@ -122,10 +147,7 @@ def check(values: Mapping[str, str]) -> dict[str, str]:
             raise ArgumentError(f"{argument.name}:={value!r} is not one of {', '.join(argument.choices)}.")
     if not re.fullmatch(r"\d+", full["seed"]) or int(full["seed"]) > MAX_SEED:
         raise ArgumentError(f"seed:={full['seed']!r} is not a whole number from 0 to {MAX_SEED}.")
-    if full["policy"] != "expert" and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", full["policy"]):
-        raise ArgumentError(
-            f"policy:={full['policy']!r} is neither expert nor module:Class (nothing loads checkpoints yet)."
-        )
+    policy_parameters(full["policy"])
     if full["record"] and Path(full["record"]).exists():
         raise ArgumentError(f"record:={full['record']} exists already; name a new folder.")
     if full["workcell"] and not Path(full["workcell"]).is_file():
@@ -236,6 +258,8 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
             },
             required=True,
             stop_order=1,
+            # A real arm parks first. A second ctrl-C makes it hold at once.
+            patience=8.0 if twin else PARKING_PATIENCE,
         )
     )
     for camera in CAMERAS:
@@ -260,10 +284,7 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
             "policy",
             "policy_node",
             parameter_files=files("policy"),
-            parameters={
-                "backend": full["policy"],
-                "execute": execute,
-            },
+            parameters={**policy_parameters(full["policy"]), "execute": execute},
             required=True,
         ),
         Node(

@@ -28,7 +28,7 @@ from chefmate.workspace import executable
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # s, before the n-th restart in a row
 STEADY = 30.0  # s of life after which the backoff begins anew
-STOP_PATIENCE = 8.0  # s between SIGINT and SIGKILL; the arm brakes and confirms its hold in this time
+LOOK = 0.05  # s between looks at a process that is being stopped
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Say = Callable[[str], None]
@@ -170,8 +170,12 @@ class Supervisor:
             return
         self._say(f"{what}; it is not started again")
 
-    def stop(self) -> dict[str, int]:
-        """Stops everything in order and returns the exit codes by node name; safe to call twice."""
+    def stop(self, hurry: Callable[[], bool] = lambda: False) -> dict[str, int]:
+        """Stops everything in order and returns the exit codes by node name; safe to call twice.
+
+        hurry: looked at meanwhile; once it is true, each process is told a second time, by SIGTERM. The arm
+        then holds where it is instead of parking.
+        """
         codes: dict[str, int] = {}
         for order in sorted({child.node.stop_order for child in self.children}):
             group = [child for child in self.children if child.node.stop_order == order]
@@ -179,16 +183,25 @@ class Supervisor:
                 child.restart_at = None
                 if child.alive and child.process:
                     child.process.send_signal(signal.SIGINT)
-            deadline = time.monotonic() + STOP_PATIENCE
+            began, hurried = time.monotonic(), False
             for child in group:
                 if child.process is None:
                     continue
-                try:
-                    child.process.wait(max(0.05, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    self._say(f"{child.node.name} did not stop within {STOP_PATIENCE:g} s and was killed")
-                    child.process.kill()
-                    child.process.wait()
+                while child.alive:
+                    if time.monotonic() - began > child.node.patience:
+                        self._say(
+                            f"{child.node.name} did not stop within {child.node.patience:g} s and was killed"
+                        )
+                        child.process.kill()
+                    elif hurry() and not hurried:
+                        hurried = True
+                        for other in group:
+                            if other.alive and other.process:
+                                other.process.send_signal(signal.SIGTERM)
+                    try:
+                        child.process.wait(LOOK)
+                    except subprocess.TimeoutExpired:
+                        continue
                 codes[child.node.name] = child.process.returncode
         self._folder.cleanup()
         return codes

@@ -11,6 +11,7 @@ import numpy as np
 from trajectory_msgs.msg import JointTrajectory
 
 from chefmate_driver.arm.errors import ArmError
+from chefmate_driver.arm.following import FollowingLimits
 from chefmate_driver.arm.grip import GripSettings
 from chefmate_driver.arm.model import JOINT_NAMES
 from chefmate_driver.arm.protection import Protection, ProtectionLimits, Thresholds
@@ -56,7 +57,20 @@ def safety_filter(value: Value, units: ArmUnits) -> SafetyFilter:
                 raise ArmError(f"the parameter `{name}` is {number} for {joint}; it must be finite")
     lower, upper = units.limits()
     velocity, acceleration = np.array(value("velocity_limits")), np.array(value("acceleration_limits"))
-    safety = SafetyFilter(Limits(lower, upper, velocity, acceleration, value("workspace_floor")))
+    if len(value("following_limits")) != 2:
+        raise ArmError("the parameter `following_limits` needs two numbers: slows, stops")
+    slow, hold = value("following_limits")
+    limits = Limits(
+        lower,
+        upper,
+        velocity,
+        acceleration,
+        value("workspace_floor"),
+        clearance=value("self_clearance"),
+        self_collision=value("self_collision"),
+        following=FollowingLimits(slow=slow, hold=hold, lag=value("following_lag")),
+    )
+    safety = SafetyFilter(limits)
     safety.speed_override = override_in_range(value("speed_override"))
     return safety
 

@@ -92,7 +92,7 @@ def diagnostics_message(
         _state(name, health, loop),
         _bus(name, health, loop, background),
         _timing(name, health, loop),
-        _commands(name, health, background),
+        _commands(name, health, controller, background),
         _protection(name, health, loop),
         *(_servo(name, servo, loop) for servo in health.servos),
     ]
@@ -170,7 +170,9 @@ def _timing(name: str, health: ArmHealth, loop: ArmLoop | None) -> DiagnosticSta
     )
 
 
-def _commands(name: str, health: ArmHealth, background: Background) -> DiagnosticStatus:
+def _commands(
+    name: str, health: ArmHealth, controller: ArmController, background: Background
+) -> DiagnosticStatus:
     many = background.publishers > 1
     trajectory, teleop, refused = background.refusals
     return _status(
@@ -185,6 +187,7 @@ def _commands(name: str, health: ArmHealth, background: Background) -> Diagnosti
         rejected_leader_commands=refused,
         last_leader_rejection=teleop,
         filter_interventions=health.filter_interventions,
+        filter_shaped=controller.safety.shaped,
         **{f"filter: {entry.name}": entry.count for entry in health.interventions},
     )
 

@@ -326,8 +326,8 @@ class ArmLoop:
     def _check_torque(self, servos: ArmServos, again: bool = False) -> None:
         """All servos at once: does torque hold, and are the torque limits as they were written?"""
         try:
-            torque, limits = servos.torque_state()
-        except FeetechError:
+            torque, limits = servos.torque_state(time.monotonic() + SHORTEST_READ)
+        except ServoMissingError:
             return  # the feedback of the next cycles tells whether a servo is gone
         self.snapshot.torque = dict(zip(servos.ids, torque, strict=True))
         self.snapshot.torque_limit = limits

@@ -32,9 +32,17 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "workspace_floor",
         0.0,
-        "Height of the table over the foot of the base, m; finger tips stay above.",
+        "Height of the table over the foot of the base, m; every part of the arm stays above.",
         (-0.5, 0.5),
     ),
+    Parameter("self_clearance", 0.005, "Room that stays between the arm and its own body, m.", (0.0, 0.05)),
+    Parameter("self_collision", True, "False: the arm's own body is not watched."),
+    Parameter(
+        "following_limits",
+        [0.12, 0.25],
+        "Lag of a joint behind its command that slows, then stops the arm, rad.",
+    ),
+    Parameter("following_lag", 0.1, "A moving joint may besides lag by this times its speed, s.", (0.0, 0.5)),
     Parameter("speed_override", 1.0, "Share of the speed limits in force.", (0.1, 1.0), live=True),
     Parameter("execute", True, "False is shadow mode: everything is checked, no goal is ever written."),
     Parameter("lease", 0.25, "Silence of the policy after which its trajectory is given up, s.", (0.05, 2.0)),

@@ -133,10 +133,12 @@ class ArmServos:
         """Which servos hold torque, in joint order. ServoMissingError, BusLostError."""
         return self.torque_state()[0]
 
-    def torque_state(self) -> tuple[list[bool], dict[int, float]]:
+    def torque_state(self, deadline: float = math.inf) -> tuple[list[bool], dict[int, float]]:
         """Which servos hold torque, in joint order, and all torque limits by id, as shares of the stall
-        torque. ServoMissingError, BusLostError."""
-        blocks = self.bus.sync_read_block(_TORQUE.address, _TORQUE_BLOCK, self.ids, patient=True)
+        torque. deadline: s, monotonic clock. ServoMissingError, BusLostError."""
+        blocks = self.bus.sync_read_block(
+            _TORQUE.address, _TORQUE_BLOCK, self.ids, patient=True, deadline=deadline
+        )
         if missing := [str(id) for id in self.ids if id not in blocks]:
             raise ServoMissingError(f"{self.bus.port}: no answer from servo {', '.join(missing)}")
         torque = [blocks[id][0] == 1 for id in self.ids]

@@ -29,7 +29,11 @@ def note(what):
 def stop(*_):
     note("stopped")
     sys.exit(0)
-signal.signal(signal.SIGINT, stop)
+if "{exe}" == "parking":
+    signal.signal(signal.SIGINT, lambda *_: note("parks"))
+    signal.signal(signal.SIGTERM, stop)
+else:
+    signal.signal(signal.SIGINT, stop)
 note("started")
 time.sleep({life})
 print("[ERROR] [{exe}]: planned death", flush=True)
@@ -45,7 +49,7 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], lis
     index.mkdir(parents=True)
     (index / "fake").touch()
     (prefix / "lib" / "fake").mkdir(parents=True)
-    for exe, life, code in (("lasting", 60, 0), ("dying", 0.05, 3)):
+    for exe, life, code in (("lasting", 60, 0), ("dying", 0.05, 3), ("parking", 60, 0)):
         path = prefix / "lib" / "fake" / exe
         path.write_text(SCRIPT.format(python=sys.executable, life=life, code=code, exe=exe))
         path.chmod(0o755)
@@ -155,3 +159,23 @@ def test_restarted_node_gets_its_restart_parameters(journal: Callable[[], list[s
     supervisor.run(until(lambda: len(journal()) == 2))
     assert "recipe: ''" in file.read_text()
     supervisor.stop()
+
+
+def test_a_second_wish_reaches_a_process_that_takes_its_time(
+    journal: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    supervisor = Supervisor([fake("arm", "parking", patience=20.0)], lambda line: None, tmp_path)
+    supervisor.start()
+    assert supervisor.run(until=until(lambda: any(line.startswith("started") for line in journal())))
+    codes = supervisor.stop(hurry=lambda: any(line.startswith("parks") for line in journal()))
+    assert codes == {"arm": 0}
+    assert [line.split()[0] for line in journal()] == ["started", "parks", "stopped"]
+
+
+def test_a_process_is_killed_after_its_own_patience(journal: Callable[[], list[str]], tmp_path: Path) -> None:
+    lines: list[str] = []
+    supervisor = Supervisor([fake("arm", "parking", patience=0.3)], lines.append, tmp_path)
+    supervisor.start()
+    assert supervisor.run(until=until(lambda: any(line.startswith("started") for line in journal())))
+    assert supervisor.stop() == {"arm": -signal.SIGKILL}
+    assert "arm did not stop within 0.3 s and was killed" in lines
