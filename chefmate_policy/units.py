@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from chefmate_policy.errors import PolicyError
 
-__all__ = ["UNITS", "JointUnit", "JointUnits", "UnitError", "calibrated_ends"]
+__all__ = ["UNITS", "JointUnit", "JointUnits", "UnitError", "calibrated_ends", "so101_units"]
 
 Array = NDArray[np.float64]
 
@@ -31,6 +31,7 @@ UNITS: Mapping[str, tuple[float, float] | None] = {
     "0..100": (0.0, 100.0),
 }
 TICKS_PER_TURN = 4095  # LeRobot's scale of the STS3215; its encoder has 4096
+GRIPPER, GRIPPER_ENDS = "gripper", (-0.174533, 1.74533)  # rad, limits in the URDF of the SO-ARM 101
 
 
 class UnitError(PolicyError):
@@ -139,3 +140,30 @@ def calibrated_ends(range_min: int, range_max: int, mirrored: bool = False) -> t
     """
     half = (range_max - range_min) * math.pi / TICKS_PER_TURN
     return (half, -half) if mirrored else (-half, half)
+
+
+def so101_units(
+    joints: Sequence[str], unit: str, calibration: Mapping[str, Mapping[str, int]] | None = None
+) -> tuple[JointUnit, ...]:
+    """The table of an SO-ARM 101 in a LeRobot dataset whose body joints are counted in `unit`.
+
+    The gripper is 0..100 in all of them but rad. calibration: LeRobot's file as parsed, of the arm that is
+    driven, for -100..100. Raises UnitError: the unit does not exist, or needs the calibration.
+    """
+    table = []
+    for joint in joints:
+        if joint == GRIPPER and unit != "rad":
+            table.append(JointUnit(joint, "0..100", *GRIPPER_ENDS))
+        elif unit != "-100..100":
+            table.append(JointUnit(joint, unit))
+        else:
+            try:
+                entry = (calibration or {})[joint]
+                ends = calibrated_ends(entry["range_min"], entry["range_max"], bool(entry["drive_mode"]))
+            except KeyError as missing:
+                raise UnitError(
+                    f"-100..100 are shares of {joint}'s calibrated range: LeRobot's calibration file of the"
+                    f" arm is needed, with {missing}"
+                ) from None
+            table.append(JointUnit(joint, unit, *ends))
+    return tuple(table)

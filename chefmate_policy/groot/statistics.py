@@ -108,13 +108,6 @@ class Normaliser:
         low, span, factor, shift, _ = self._like(values)
         return (values - shift) / factor * span + low
 
-    def outside(self, values: Tensor, margin: float) -> list[str]:
-        """Names of dimensions whose value in [D] lies more than `margin` ranges outside its range."""
-        low, span, factor, shift, _ = self._like(values)
-        scaled = (factor * ((values - low) / torch.where(span == 0, 1.0, span)) + shift).abs()
-        far = (scaled > 1.0 + 2.0 * margin) & (span != 0)
-        return [name for name, beyond in zip(self.names, far.tolist(), strict=True) if beyond]
-
     def _like(self, values: Tensor) -> tuple[Tensor, ...]:
         return tuple(
             row.to(values) for row in (self._low, self._span, self._factor, self._shift, self._limit)

@@ -155,6 +155,7 @@ class Backend(Protocol):
 
 BACKENDS: Mapping[str, str] = {
     "expert": "chefmate_policy.inference.expert:ExpertBackend",
+    "local": "chefmate_policy.inference.local:LocalBackend",
 }
 """Backend name -> "module:class"."""
 

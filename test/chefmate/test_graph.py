@@ -79,6 +79,13 @@ def test_a_leader_arm_brings_its_node_and_never_ends_the_graph() -> None:
     assert node.respawn and not node.required
 
 
+def test_a_checkpoint_drives_through_the_local_backend(tmp_path: Path) -> None:
+    for policy, checkpoint in ((str(tmp_path), str(tmp_path)), ("nvidia/GR00T-N1.5-3B",) * 2):
+        parameters = by_name(graph.describe({"policy": policy}, ROOT), "policy").parameters
+        assert (parameters["backend"], parameters["checkpoint"]) == ("local", checkpoint)
+    assert "checkpoint" not in by_name(graph.describe({}, ROOT), "policy").parameters
+
+
 def test_shadow_mode_reaches_arm_and_policy() -> None:
     nodes = graph.describe({"execute": "false"}, ROOT)
     assert by_name(nodes, "arm").parameters["execute"] is False
@@ -93,7 +100,7 @@ def test_shadow_mode_reaches_arm_and_policy() -> None:
         ({"seed": "one"}, "seed"),
         ({"seed": "-1"}, "whole number from 0"),
         ({"seed": "99999999999999999999"}, "whole number from 0"),
-        ({"policy": "nowhere"}, "neither expert nor module:Class"),
+        ({"policy": "nowhere"}, "nor the folder or hub id"),
         ({"record": "/"}, "exists already"),
         ({"scene_camera": "bogus"}, "not a source"),
         ({"workcell": "nowhere.yaml"}, "not a file"),

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from chefmate_driver.arm.calibration import JointCalibration
 from chefmate_driver.arm.model import JOINTS
 from chefmate_driver.arm.units import ArmUnits, LeRobotUnit
-from chefmate_policy.units import JointUnit, JointUnits, UnitError, calibrated_ends
+from chefmate_policy.units import JointUnit, JointUnits, UnitError, calibrated_ends, so101_units
 
 TURN = 4095
-BODY, GRIPPER = JOINTS[:-1], JOINTS[-1]
+BODY = JOINTS[:-1]
 
 
 @st.composite
@@ -35,17 +35,13 @@ def calibrations(draw: st.DrawFn) -> dict[str, JointCalibration]:
 
 
 def table(calibration: dict[str, JointCalibration], unit: str) -> JointUnits:
-    """What a checkpoint trained on that arm's data in that unit would carry."""
-    body = []
-    for joint in BODY:
-        entry = calibration[joint.name]
-        ends = (
-            calibrated_ends(entry.range_min, entry.range_max, bool(entry.drive_mode))
-            if unit == "-100..100"
-            else ()
-        )
-        body.append(JointUnit(joint.name, unit, *ends))
-    return JointUnits([*body, JointUnit(GRIPPER.name, "0..100", GRIPPER.lower, GRIPPER.upper)])
+    """The units of that arm's data."""
+    parsed = {name: vars_of(entry) for name, entry in calibration.items()}
+    return JointUnits(so101_units([joint.name for joint in JOINTS], unit, parsed))
+
+
+def vars_of(entry: JointCalibration) -> dict[str, int]:
+    return {name: getattr(entry, name) for name in ("drive_mode", "range_min", "range_max")}
 
 
 @given(calibrations(), st.sampled_from(LeRobotUnit), st.lists(st.floats(0, 1), min_size=6, max_size=6))
@@ -113,3 +109,9 @@ def test_joints_that_do_not_match_are_named() -> None:
     assert units.order(["jaw", "pan"]) == [1, 0]
     with pytest.raises(UnitError, match="lacks jaw; the model does not know wrist"):
         units.order(["pan", "wrist"])
+
+
+def test_range_units_without_the_arms_calibration_are_refused() -> None:
+    with pytest.raises(UnitError, match="shoulder_pan's calibrated range"):
+        so101_units(["shoulder_pan"], "-100..100")
+    assert [joint.unit for joint in so101_units(["shoulder_pan", "gripper"], "rad")] == ["rad", "rad"]
