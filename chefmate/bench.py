@@ -21,20 +21,10 @@ from chefmate.sandwich import INTERRUPTED
 from chefmate.up import interruptible
 
 Say = Callable[[str], None]
-ALL = (
-    "twin",
-    "bus",
-    "fuzz",
-    "loop",
-    "faults",
-    "sandwich",
-    "instruct",
-)  # what `chefmate bench all` and `make bench` run
-TWIN_SECONDS, BUS_SECONDS, LOOP_SECONDS = (
-    10.0,
-    10.0,
-    60.0,
-)  # s of each measurement unless --seconds says otherwise
+# What `chefmate bench all` and `make bench` run.
+ALL = ("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct")
+# s of each measurement unless --seconds says otherwise
+TWIN_SECONDS, BUS_SECONDS, LOOP_SECONDS = 10.0, 10.0, 60.0
 
 
 def bench(options: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ class FaultClass:
 
 SILENT = ("not answered",)
 SPOILED = (*SILENT, "corrupt", "checksum", "bytes came back", "irregular")
-TORQUE = ("torque went off", "lost its supply", "overload", "voltage", "supply")
+TORQUE = ("torque went off", "lost its supply", "overload", "voltage", " V of ")
 LOST = ("is lost", "found again")
 COUNTED = ("lost", "corrupt", "wrong_id", "late", "duplicate", "implausible", "retries")
 

@@ -325,11 +325,9 @@ class Run:
             first = int(np.searchsorted(times, when - JAM_WINDOW))
             if id not in fault.ids or row <= first:
                 continue
-            speed = np.abs(np.diff(goals[first : row + 1, joint])) / np.maximum(
-                np.diff(times[first : row + 1]), 5e-3
-            )
-            behind = abs(goals[row, joint] - present) / abs(envelope.scale[joint])
-            if behind > JAM_SHOWS + JAM_LAG * float(speed.max()) / abs(envelope.scale[joint]):
+            ticks = abs(envelope.scale[joint])
+            speed = abs(goals[row, joint] - goals[first, joint]) / (times[row] - times[first]) / ticks
+            if abs(goals[row, joint] - present) / ticks > JAM_SHOWS + JAM_LAG * speed:
                 return when
         return None
 
@@ -366,7 +364,7 @@ class Run:
             # not heard any more; of any other the time is counted from where it began.
             since = began if duty is Duty.STOP else max(began, self._last_heard(stopped[0].time))
             if self.plan.fault.kind is FaultKind.STUCK:
-                since = min(shows or since, stopped[0].time)
+                since = min(shows or np.inf, stopped[0].time)
             if not halted:
                 result.reaction = stopped[0].time - since
         elif duty is Duty.STOP and not halted and shows is not None:
