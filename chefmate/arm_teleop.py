@@ -108,15 +108,16 @@ def teleop(options: argparse.Namespace) -> int:
             session = Teleoperation(arm, leader)
             await_leader(session)
             say(f"leader {session.leader_text()}; engaging: the follower goes to the leader's pose slowly")
-            engage(arm)
-            arm.idle = lambda: None  # from here on ctrl-C ends the engagement in order
             begun = time.monotonic()
             try:
+                engage(arm)
+                arm.idle = lambda: None  # from here on ctrl-C ends the engagement in order
                 arm.until(lambda: arm.state == ArmHealth.TELEOPERATED, PATIENCE)
                 arm.wait_for_pose()
                 follow(session, interrupt, say, Console(stderr=options.json))
                 ended = "ctrl-C" if interrupt.asked else why(arm)
             finally:
+                arm.idle = lambda: None
                 state = disengage(arm)
     seconds = time.monotonic() - begun
     if options.json:
