@@ -23,8 +23,8 @@ Vector = NDArray[np.float64]
 MIN_OVERRIDE, MAX_OVERRIDE = 0.1, 1.0
 # A command nearer to what was asked than this is not counted as changed; a tenth of a servo tick.
 UNCHANGED = 1.5e-4  # rad
-# A target that itself keeps the speed limits is followed; a corner in it (way-points joined by lines) makes
-# the command lag for some cycles, by v^2 / 2a at most. Up to here that is shaping, beyond it an intervention.
+# A corner in a target (way-points joined by lines) makes the command lag for some cycles, by v^2 / 2a at
+# most. Up to here that is shaping, beyond it, or where the target is too fast for long, an intervention.
 SHAPED = 0.05  # rad, about 3 degrees
 STILL = 1e-4  # rad/s
 # Joints need different times to stop, so the way to the end of a stop is bent. Near the table it is looked at
@@ -80,7 +80,7 @@ class SafetyFilter:
         """The reference is unset until `reset`."""
         self.limits = limits
         self.counts: dict[str, int] = dict.fromkeys(REASONS, 0)  # interventions since start
-        self.shaped = 0  # commands that lagged a corner of the target within the limits: no intervention
+        self.shaped = 0  # commands that lagged a corner of the target by a little: no interventions
         self.reason = ""  # what the newest intervention was about
         self.position: Vector = np.zeros(6)  # rad, last command
         self.velocity: Vector = np.zeros(6)  # rad/s, of the commands
@@ -174,7 +174,7 @@ class SafetyFilter:
                 self._count(hit or FOLLOWING)
             elif (inside != wanted).any():
                 self._count(POSITION)
-            elif lag > SHAPED or (np.abs(asked) > speed + STILL).any():
+            elif lag > SHAPED:
                 self._count(SPEED)
             else:
                 self.shaped += 1
