@@ -216,9 +216,10 @@ class ArmLoop:
         # For its place on the grid: the goal is exact however late the thread woke, and leaves on time.
         with self._lock:
             command = self.controller.step(self.grid.due, dt)
+        goals = servos.goals_as_bytes(command) if command is not None else None
         self.grid.rest()
-        if command is not None:
-            servos.command(command)
+        if goals is not None:
+            servos.send(goals)
         if self.controller.let_go:
             self._sink(servos)
         else:
@@ -352,7 +353,7 @@ class ArmLoop:
             with self._lock:
                 self.controller.fail(self._torque_gone(servos, torque, reset))
             return
-        if reset:  # torque is on though: written again, and counted
+        if reset and self._may_limit:  # torque is on though: written again
             servos.limit_torque({id: self._limits[id] for id in reset})
 
     def _torque_gone(self, servos: ArmServos, torque: list[bool], reset: list[int]) -> str:
@@ -371,10 +372,15 @@ class ArmLoop:
         why = "lost its supply for a moment, check the adapter and the cables" if reset else "find out why"
         return f"torque went off by itself: {', '.join(names)}; {why}, then call arm/torque"
 
+    @property
+    def _may_limit(self) -> bool:
+        """Start and shadow mode write nothing."""
+        return self.controller.active and self.controller.execute
+
     def _limit_torque(self, servos: ArmServos, protection: Protection) -> None:
         """Writes the torque limits that the protection has changed: the gripper's while it squeezes."""
         controller = self.controller
-        if not (controller.torque and controller.active and self._limits) or self._sinking is not None:
+        if not (self._may_limit and controller.torque and self._limits) or self._sinking is not None:
             return
         wanted = dict(zip(servos.ids, protection.torque_limits.tolist(), strict=True))
         changed = {id: share for id, share in wanted.items() if abs(share - self._limits[id]) >= TORQUE_UNIT}

@@ -33,6 +33,7 @@ from chefmate_driver.feetech.registers import (
 Vector = NDArray[np.float64]
 TORQUE_UNIT = 0.001  # share of the stall torque per count of register 48
 _TORQUE, _LIMIT = register("torque_enable"), register("torque_limit")
+_GOAL = register("goal_position")
 _TORQUE_BLOCK = _LIMIT.address + _LIMIT.size - _TORQUE.address  # bytes from one to the other, in one exchange
 GOAL_ACCELERATION = 254  # register 41, the largest; the safety filter is what limits acceleration
 
@@ -155,7 +156,17 @@ class ArmServos:
 
     def command(self, positions: Sequence[float] | Vector) -> None:
         """Sends goal positions, rad (6,). BusLostError."""
-        self.bus.sync_write("goal_position", dict(zip(self.ids, self.units.ticks(positions), strict=True)))
+        self.send(self.goals_as_bytes(positions))
+
+    def goals_as_bytes(self, positions: Sequence[float] | Vector) -> dict[int, bytes]:
+        """Goal positions, rad (6,), as the servos take them, by id: worked out before it is time to `send`."""
+        return {
+            id: _GOAL.encode(ticks) for id, ticks in zip(self.ids, self.units.ticks(positions), strict=True)
+        }
+
+    def send(self, goals: Mapping[int, bytes]) -> None:
+        """Sends what `goals_as_bytes` worked out. BusLostError."""
+        self.bus.sync_write_block(_GOAL.address, goals)
 
     def limit_torque(self, shares: Mapping[int, float], confirm: bool = False) -> None:
         """Torque limits (register 48) by servo id, as shares of the stall torque. They are RAM: a servo that

@@ -32,16 +32,16 @@ def yaml_text(value: Any) -> str:
 class Graph:
     """What a test sees of the running node."""
 
-    def __init__(self, listener: Any, process: Any) -> None:
-        self.listener, self.process = listener, process
-        self.states = listener.subscribe("joint_states", JointState)
-        self.health = listener.subscribe("arm/health", ArmHealth)
+    def __init__(self, listener: Any, process: Any, namespace: str = "") -> None:
+        self.listener, self.process, self.namespace = listener, process, namespace
+        self.states = listener.subscribe(f"{namespace}joint_states", JointState)
+        self.health = listener.subscribe(f"{namespace}arm/health", ArmHealth)
 
     def send(
         self, positions: list[list[float]], times: list[float], frame: str = "", names: Any = JOINT_NAMES
     ) -> None:
         if not hasattr(self, "_publisher"):
-            self._publisher = self.listener.publisher(TOPIC, JointTrajectory)
+            self._publisher = self.listener.publisher(self.namespace + TOPIC, JointTrajectory)
         message = JointTrajectory(joint_names=list(names))
         message.header.frame_id = frame
         for row, due in zip(positions, times, strict=True):
@@ -63,6 +63,11 @@ class Graph:
     def until_moving(self) -> None:
         self.listener.until(
             lambda: self.states and max(map(abs, self.states[-1].velocity)) > 0.2, 5.0, "a moving joint"
+        )
+
+    def until_moving_slowly(self) -> None:
+        self.listener.until(
+            lambda: self.states and max(map(abs, self.states[-1].velocity)) > 0.03, 10.0, "a moving joint"
         )
 
     def trigger(self, service: str) -> Any:

@@ -307,3 +307,19 @@ def test_two_arms_on_one_machine_do_not_disturb_each_other(tmp_path: Path) -> No
         left.until_state(ArmState.FAULT)
         assert right.control.state is ArmState.HOLDING
         assert plants[1].positions == pytest.approx(POSE, abs=3e-3)
+
+
+def test_shadow_mode_writes_no_torque_limit_either(port: EmulatedPort, tmp_path: Path) -> None:
+    with FeetechBus(str(port.link), reply_timeout=0.1) as bus:
+        bus.sync_write("goal_position", bus.sync_read("present_position", range(1, 7)))
+        bus.sync_write("torque_enable", dict.fromkeys(range(1, 7), 1))
+        bus.sync_write("torque_limit", dict.fromkeys(range(1, 7), 300))
+        assert bus.read(GRIPPER, "torque_limit") == 300
+    made = Loop(port, tmp_path / "box")
+    made.control.execute = False
+    with made as arm:
+        arm.until(lambda: len(arm.samples) > 30, "thirty readings")
+        port.emulator.servos[2]._store("torque_limit", 200)
+        count = len(arm.samples)
+        arm.until(lambda: len(arm.samples) > count + 30, "thirty readings")
+        assert limits_of(port) == [300, 300, 200, 300, 300, 300]

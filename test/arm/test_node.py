@@ -336,7 +336,10 @@ def test_lifecycle_services_bring_it_up_hold_it_and_free_the_port(
     graph.send([GOAL], [2.0])
     graph.until_moving()
     assert change(Transition.TRANSITION_DEACTIVATE)
-    assert "deactivated" in graph.until_state("HOLDING").reason
+    assert graph.health[-1].active
+    health = graph.until_state("HOLDING")
+    assert "deactivated" in health.reason and health.torque
+    listener.until(lambda: not graph.health[-1].active, 5.0, "a node that says that it is not active")
     assert np.abs(plant.positions - GOAL).max() > 0.05
     rejected = graph.health[-1].rejected_trajectories
     graph.send([GOAL], [1.0])
