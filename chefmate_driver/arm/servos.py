@@ -159,7 +159,7 @@ class ArmServos:
         self.send(self.goals_as_bytes(positions))
 
     def goals_as_bytes(self, positions: Sequence[float] | Vector) -> dict[int, bytes]:
-        """Goal positions, rad (6,), as the servos take them, by id: worked out before it is time to `send`."""
+        """Goal positions, rad (6,), as the servos take them, by id: worked out before it is time."""
         return {
             id: _GOAL.encode(ticks) for id, ticks in zip(self.ids, self.units.ticks(positions), strict=True)
         }
