@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 import time
@@ -307,6 +308,23 @@ def test_a_vanished_port_is_lost_not_silent(bus: FeetechBus, port: EmulatedPort)
         for _ in range(3):
             bus.sync_read("present_position", IDS)
             bus.ping(1)
+
+
+def test_bytes_that_arrive_just_after_an_empty_read_are_no_lost_port(
+    bus: FeetechBus, port: EmulatedPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = os.read
+
+    def too_early(descriptor: int, size: int) -> bytes:
+        monkeypatch.setattr(os, "read", read)
+        os.write(port._master, b"x")
+        assert select.select([descriptor], [], [], 5.0)[0]
+        return b""
+
+    with port.emulator.lock:  # the port's thread reads nothing meanwhile
+        monkeypatch.setattr(os, "read", too_early)
+        assert bus._serial.read(0.0) == b""
+    assert bus.ping(1) == 0
 
 
 def test_the_link_appears_whole_and_disappears_with_the_port(tmp_path: Path, plant: SimplePlant) -> None:
