@@ -45,7 +45,7 @@ ARGUMENTS = (
     Argument(
         "policy",
         "expert",
-        "'expert' (scripted, twin only), a checkpoint's folder or hub id, or your own backend as module:Class",
+        "'expert' (scripted, twin only), a checkpoint's folder or hub id, or a backend as module:Class",
     ),
     Argument(
         "recipe",

@@ -80,10 +80,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         for file in partial.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        _sync(partial)
+            file.chmod(0o755 if file.is_dir() else 0o644)  # temporary folders and safetensors keep others out
+            _sync(file)
         partial.chmod(0o755)
+        _sync(partial)
         partial.rename(folder)
         _sync(folder.parent)
     except BaseException:

@@ -447,6 +447,7 @@ def test_what_was_dropped_at_load_is_written_back(
             rows: Any = slice(None) if held[key].shape == before.shape else [SLOT]
             expected[rows] += 1.0
         assert torch.equal(saved[key], expected), key
+    assert all((tmp_path / "saved" / name).stat().st_mode & 0o444 == 0o444 for name in names)
     assert json.loads((tmp_path / "saved" / "config.json").read_text()) == source.config.to_dict()
     assert read_metadata(tmp_path / "saved", "new_embodiment").fps == 30.0
 
