@@ -51,6 +51,7 @@ class ArmClient:
         self.heard = -np.inf
         self.pose_heard = -np.inf
         self.idle: Callable[[], None] = lambda: None
+        self._clients: dict[str, Any] = {}  # by service, kept: a new one would have to be found first
         self._pose: NDArray[np.float64] | None = None
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
@@ -148,9 +149,10 @@ class ArmClient:
 
     def ask(self, service: str, kind: Any, request: Any) -> Any:
         """Calls a service and returns its future at once. ArmError if nobody serves it."""
-        client = self.node.create_client(kind, service)
-        if not self.until(client.service_is_ready, PATIENCE):
-            self.node.destroy_client(client)
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+        client = self._clients[service]
+        if not client.service_is_ready() and not self.until(client.service_is_ready, PATIENCE):
             raise ArmError(f"no arm serves {service}; is the graph up, in this ROS_DOMAIN_ID and namespace?")
         return client.call_async(request)
 

@@ -21,14 +21,19 @@ class Keys:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._line_mode = termios.tcgetattr(descriptor)
+        # A view of its own that never waits: ctrl-C empties the input, also between the look and the read,
+        # and standard input itself is shared with the shell.
+        self._input = os.open(_name(descriptor), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
     def read(self, timeout: float) -> str:
         """Characters typed within `timeout` s, newest last; empty if none. Sequences of arrow and function
         keys are left out. EOFError when the terminal is gone."""
-        if not select.select([self._descriptor], [], [], max(timeout, 0.0))[0]:
+        if not select.select([self._input], [], [], max(timeout, 0.0))[0]:
             return ""
         try:
-            data = os.read(self._descriptor, 1024)
+            data = os.read(self._input, 1024)
+        except BlockingIOError:
+            return ""
         except OSError as error:
             raise EOFError(f"the terminal is closed: {error.strerror}") from error
         if not data:
@@ -43,6 +48,10 @@ class Keys:
         """Lines again, as before; keys that nobody read are forgotten."""
         termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._line_mode)
 
+    def close(self) -> None:
+        """Ends the view. The terminal's mode stays as it is."""
+        os.close(self._input)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Lines for the length of the block, to ask for a name."""
@@ -51,6 +60,13 @@ class Keys:
             yield
         finally:
             self.start()
+
+
+def _name(descriptor: int) -> str:
+    try:
+        return os.ttyname(descriptor)
+    except OSError:  # a terminal from outside of this container
+        return "/dev/tty"
 
 
 def _plain(text: str) -> str:
@@ -84,3 +100,4 @@ def keys(command: str) -> Iterator[Keys]:
     finally:
         with contextlib.suppress(termios.error):  # the terminal is closed
             typed.stop()
+        typed.close()

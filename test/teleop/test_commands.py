@@ -92,8 +92,7 @@ def test_jog_moves_while_a_key_is_held_and_stops_when_it_is_released(
     follower.until(lambda: follower.plant.positions[5] < REST[5] - 0.02, "a gripper that closes")
     command.type("x")
     follower.until_state("ESTOPPED")
-    command.type("1")
-    command.until_shows("not engaged")
+    command.until_shows("not engaged", pressing="1")
     assert follower.listener.call("arm/estop_release", Trigger).success
     follower.until_state("HOLDING")
 

@@ -142,8 +142,9 @@ class Terminal:
             self.type(key)
             time.sleep(1.0 / 30.0)
 
-    def until_shows(self, text: str, timeout: float = 40.0) -> None:
-        """Waits until the text is written after this call or has been before."""
+    def until_shows(self, text: str, timeout: float = 40.0, pressing: str = "") -> None:
+        """Waits until the text has been written; `pressing`: a key that is pressed meanwhile, again and
+        again."""
         deadline = time.monotonic() + timeout
         while text not in self.screen:
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -152,7 +153,9 @@ class Terminal:
                     pytest.fail(
                         f"{text!r} is not on the screen of {self.process.args}:\n{self.screen[-3000:]}"
                     )
-            time.sleep(0.01)
+            if pressing:
+                self.type(pressing)
+            time.sleep(0.05 if pressing else 0.01)
 
     def wait(self, timeout: float = 40.0) -> int:
         """Exit code."""
