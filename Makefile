@@ -11,7 +11,7 @@ help:
 	@echo "make sandwich  the whole graph makes a sandwich on the physics twin; result in out/<time>/"
 	@echo "make test      all tests (under 20 minutes on 2 cores)"
 	@echo "make lint      ruff and mypy"
-	@echo "make bench     every figure that the README states"
+	@echo "make bench     every figure that the README states (about 45 minutes on 2 cores)"
 	@echo "make clean     remove .venv, build, install, log"
 
 setup:

@@ -88,6 +88,7 @@ class _Servo:
     present: int | None = None  # ticks
     goal: int | None = None  # ticks
     heard: float | None = None  # s, newest reply
+    seen_off: bool = False  # the newest look at its torque said off
 
 
 @dataclass
@@ -173,7 +174,11 @@ class WireMonitor:
             servo.present = word(frame.body, PRESENT - address)
             self.presents.append((frame.time, frame.id, servo.present))
         if address <= TORQUE < address + size:
-            servo.torque = frame.body[TORQUE - address] == 1
+            # Twice: turned bits may slip through the checksum; the driver looks again before it believes.
+            off = frame.body[TORQUE - address] != 1
+            if not off or servo.seen_off or servo.torque is None:
+                servo.torque = not off
+            servo.seen_off = off
         if address <= GOAL and GOAL + 2 <= address + size:
             servo.goal = word(frame.body, GOAL - address)
 

@@ -151,7 +151,8 @@ class Motion:
         before, after = clock[row] - clock[first], clock[last] - clock[row]
         old, new = (path[row] - path[first]) / before, (path[last] - path[row]) / after
         if paused:
-            slopes = np.diff(path[first : row + 1], axis=0) / np.diff(clock[first : row + 1])[:, None]
+            steps = np.maximum(np.diff(clock[first : row + 1]), 1e-3)  # two goals may be seen at once
+            slopes = np.diff(path[first : row + 1], axis=0) / steps[:, None]
             old = np.clip(new, np.minimum(slopes.min(axis=0), 0.0), np.maximum(slopes.max(axis=0), 0.0))
         # Two means differ by no more than the acceleration over the time between the middles of their spans.
         allowed = self.envelope.acceleration * (before + after) / 2.0

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from chefmate_driver.arm.assembly import open_servos, protection, safety_filter
 from chefmate_driver.arm.calibration import read_calibration
@@ -31,6 +32,7 @@ from chefmate_driver.campaign.servos import EmulatedServos
 from chefmate_driver.errors import DriverError
 from chefmate_driver.feetech.faults import FaultKind
 
+Vector = NDArray[np.float64]
 LOOK = 0.002  # s between two looks at the driver
 HANG = 1.0  # s without a control cycle
 GIVE_UP = 5.0  # s after the fault, when a driver that has not recovered never will
@@ -42,6 +44,7 @@ CHUNK, CHUNK_EVERY, BEAT_EVERY = (
 RETURN = 0.3  # s of the move that shows that the arm goes on after its recovery
 # Reasons that a run brings about itself: its e-stop, its targets out of range, its policy that ends.
 EXPECTED = ("e-stop", "safety filter", "policy lease")
+JAM_SPAN = 0.04  # s over which a commanded speed is taken
 JAM_WINDOW = 0.3  # s over which a jammed joint's commanded speed counts
 SPOILED_LEAST = 5  # spoiled packets that a driver cannot overlook, whichever they were
 
@@ -326,7 +329,7 @@ class Run:
             if id not in fault.ids or row <= first:
                 continue
             ticks = abs(envelope.scale[joint])
-            speed = abs(goals[row, joint] - goals[first, joint]) / (times[row] - times[first]) / ticks
+            speed = _peak_speed(times[first : row + 1], goals[first : row + 1, joint]) / ticks
             if abs(goals[row, joint] - present) / ticks > JAM_SHOWS + JAM_LAG * speed:
                 return when
         return None
@@ -348,7 +351,15 @@ class Run:
         told = [look for look in watch.looks if look.time >= began and look.reason]
         result.reasons = list(dict.fromkeys(look.reason for look in told))
         named = [look for look in told if any(word in look.reason for word in words)]
-        strange = [look for look in told if look not in named and not _expected(look.reason)]
+        # Once the cause was named, what follows from it may be told, too; but not as a fault's reason.
+        first = named[0].time if named else np.inf
+        strange = [
+            look
+            for look in told
+            if look not in named
+            and not _expected(look.reason)
+            and (look.time < first or look.state is ArmState.FAULT)
+        ]
         counted = [when for when, _ in watch.counted if when >= began]
         # An e-stop that came before the fault could show leaves nothing to stop.
         halted = any(mark is Mark.ESTOP and when < began + REACTION for when, mark in self._marks)
@@ -377,6 +388,13 @@ class Run:
 
 def _expected(reason: str) -> bool:
     return any(words in reason for words in EXPECTED)
+
+
+def _peak_speed(times: Vector, goals: Vector) -> float:
+    """Largest mean speed of goals over JAM_SPAN, in their unit per s."""
+    lasts = np.searchsorted(times, times + JAM_SPAN)
+    pairs = [(first, last) for first, last in enumerate(lasts) if last < len(times)] or [(0, len(times) - 1)]
+    return max(float(abs(goals[last] - goals[first]) / (times[last] - times[first])) for first, last in pairs)
 
 
 def _along(way: list[tuple[float, ...]], place: float) -> tuple[float, ...]:

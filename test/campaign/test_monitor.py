@@ -289,6 +289,7 @@ def _() -> Driver:
     driver = moving()
     driver.torque = False
     driver.read_torque()
+    driver.read_torque()
     path = smooth(HOME, AWAY, 1.0)
     driver.follow(lambda t: path(0.5 + t), 0.2)
     return driver
