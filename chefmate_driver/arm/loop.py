@@ -34,7 +34,7 @@ from chefmate_driver.feetech.registers import CURRENT_UNIT, LOAD_UNIT, VOLTAGE_U
 
 Vector = NDArray[np.float64]
 TORQUE_CHECK = 0.05  # s in which every servo's torque registers are looked at once
-QUIET = 0.06  # s of a servo's silence after which the arm brakes; it is a fault after `answer_timeout`
+QUIET = 0.05  # s of a servo's silence after which the arm brakes; it is a fault after `answer_timeout`
 DOUBLED_LATELY = 2.0  # s after a doubled reply for which an odd reading is blamed on it
 RECONNECT = 0.2  # s between attempts to find lost servos
 LEAD = 0.0015  # s before its place on the grid at which a goal is computed; the filter takes some 0.7 ms
