@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def _campaign(
         for run in document["failed"][:SHOWN]:
             say(f"seed {run['seed']} ({run['fault']}, {run['motion']}): {'; '.join(run['breaks'][:3])}")
         if document["failed"]:
-            say(f"recordings in {folder}; once more: chefmate bench faults --seed SEED --runs 1")
+            say(f"recordings in {folder}; once more: chefmate bench faults --runs 1 --seed SEED")
     return document
 
 
@@ -108,9 +109,9 @@ def table(results: list[Result]) -> str:
             _pair(row.reaction, 1e3, 0),
             _pair(row.recovery, 1.0, 2),
         )
-    console = Console(width=110, file=None, record=True, quiet=True)
-    console.print(drawn)
-    return "\n".join(line.rstrip() for line in console.export_text().splitlines())
+    text = io.StringIO()
+    Console(width=110, file=text).print(drawn)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def _pair(spread: tuple[float, float] | None, scale: float, digits: int) -> str:

@@ -30,9 +30,11 @@ from chefmate_driver.campaign.plan import MOTION, Kind, Plan
 from chefmate_driver.campaign.recording import Mark, Recording
 from chefmate_driver.campaign.servos import EmulatedServos
 from chefmate_driver.errors import DriverError
+from chefmate_driver.feetech.errors import FeetechError
 from chefmate_driver.feetech.faults import FaultKind
 
 Vector = NDArray[np.float64]
+CONNECT = 5.0  # s
 LOOK = 0.002  # s between two looks at the driver
 HANG = 1.0  # s without a control cycle
 GIVE_UP = 5.0  # s after the fault, when a driver that has not recovered never will
@@ -156,8 +158,9 @@ class Run:
             answer_timeout=self._value("answer_timeout"),
             on_sample=lambda sample: None,
             protection=protection(self._value),
+            priority=self._value("realtime_priority"),
         )
-        self._loop.connect()
+        self._connect()
         self._controller.activate()
         self._loop.start()
         self._watch = Watch(self._loop)
@@ -168,6 +171,17 @@ class Run:
             self._watch.close()
             self._loop.stop()
         self._marks += [(look.time, Mark.FAULT) for look in self._watch.looks if look.state is ArmState.FAULT]
+
+    def _connect(self) -> None:
+        """As the node does with `port_timeout`: a machine that is busy for a moment is not on trial."""
+        deadline = time.monotonic() + CONNECT
+        while True:
+            try:
+                return self._loop.connect()
+            except FeetechError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
     # What is asked of the driver
 
@@ -309,8 +323,12 @@ class Run:
     # What is made of it
 
     def _last_heard(self, until: float) -> float:
-        """s, when the servo that has been silent longest at `until` was heard last, from the wire."""
-        heard = WireMonitor(self._envelope).heard(self.recording, until)
+        """s, when the servo that has been silent longest at `until` was heard last, from the wire.
+
+        A reply of the cycle in which the driver decided came too late for the decision.
+        """
+        cycle = 2.0 * self._envelope.period
+        heard = WireMonitor(self._envelope).heard(self.recording, until - cycle)
         return min(heard.values())
 
     def _jam_shows(self) -> float | None:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from chefmate_driver.arm.emulated import emulated_arm
+from chefmate_driver.arm.timing import real_time_priority
 from chefmate_driver.campaign.recording import Chunk, Direction, Mark, Recording
 from chefmate_driver.feetech.emulator import EmulatedPort
 from chefmate_driver.feetech.errors import FeetechError
 from chefmate_driver.feetech.faults import Fault, FaultKind, FaultScript
 from chefmate_driver.feetech.plant import SimplePlant
 
+PRIORITY = 50  # of SCHED_FIFO, above the driver's loop
 START_UP = 60.0  # s, of which imports on a busy machine take most
 ANSWER = 10.0  # s for the other process to do what it was asked
 
@@ -110,6 +112,8 @@ class _Bench:
 
 def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the parent's affair
+    # A witness that is late itself would accuse the driver; the port's thread inherits this.
+    real_time_priority(PRIORITY)
     bench = _Bench()
     pipe.send("ready")
     while True:
