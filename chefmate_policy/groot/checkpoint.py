@@ -207,7 +207,7 @@ def _check(checkpoint: Checkpoint) -> None:
         tensors += list(checkpoint.adapter.trained.items())
     for key, tensor in tensors:
         expected = shapes[key]
-        if tensor.slots is not None and Parts(embodiments=tensor.slots).rows(key) is not None:
+        if tensor.slots is not None:
             expected = (len(tensor.slots), *expected[1:])
         if tensor.shape != expected:
             raise CheckpointError(
@@ -219,13 +219,11 @@ def _check_slots(checkpoint: Checkpoint, parts: Parts) -> None:
     """That the files hold the embodiment slots that the model wants."""
     count = checkpoint.config.action_head.max_num_embodiments
     wanted = parts.embodiments if parts.embodiments is not None else tuple(range(count))
-    for key, tensor in checkpoint.weights.tensors.items():
-        if tensor.slots is None or Parts(embodiments=(0,)).rows(key) is None:
-            continue
-        lacking = [slot for slot in wanted if slot not in tensor.slots]
+    for tensor in checkpoint.weights.tensors.values():
+        lacking = [] if tensor.slots is None else [slot for slot in wanted if slot not in tensor.slots]
         if lacking:
             raise CheckpointError(
-                f"{tensor.file} was saved with embodiment slots {list(tensor.slots)} only;"
+                f"{tensor.file} was saved with embodiment slots {list(tensor.slots or ())} only;"
                 f" slots {lacking} are wanted"
             )
 

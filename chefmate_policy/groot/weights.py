@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from chefmate_policy.groot.layouts import CheckpointError, listed, published_keys
+from chefmate_policy.groot.model import SLOT_PREFIXES
 
 __all__ = ["EMBODIMENTS", "StoredTensor", "Weights", "header", "open_weights", "stored_tensors"]
 
@@ -139,7 +140,8 @@ def stored_tensors(files: Iterable[Path]) -> tuple[dict[str, StoredTensor], dict
                 raise CheckpointError(f"{path}: {key} is {dtype}; weights are one of {', '.join(DTYPES)}")
             if key in found:
                 raise CheckpointError(f"{key} is both in {found[key].file.name} and in {path}")
-            found[key] = StoredTensor(path, key, shape, dtype, slots)
+            of_slots = any(prefix in key for prefix in SLOT_PREFIXES)
+            found[key] = StoredTensor(path, key, shape, dtype, slots if of_slots else None)
         aliases |= {name: kept for name, kept in metadata.items() if kept in tensors}
     return found, aliases
 

@@ -38,6 +38,7 @@ LANGUAGE = "backbone.eagle_model.language_model."
 LM_HEAD, EMBEDDINGS = f"{LANGUAGE}lm_head.weight", f"{LANGUAGE}model.embed_tokens.weight"
 QUERY = "action_head.model.transformer_blocks.0.attn1.to_q"
 STATE_ENCODER = "action_head.state_encoder.layer1.W"
+NORM = "action_head.vlln.weight"
 
 
 @pytest.fixture(scope="module")
@@ -338,12 +339,12 @@ def counts_shapes(counts: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture
 def adapter(write: Callable[..., Path], weights: dict[str, Tensor], tmp_path: Path) -> Path:
-    """LoRA on one projection and a trained embodiment slot, on the base in tmp_path/base."""
+    """LoRA on one projection, a trained embodiment slot and norm, on the base in tmp_path/base."""
     base = write(weights, name="base")
     out, inputs = weights[f"{QUERY}.weight"].shape
     random = torch.Generator().manual_seed(5)
     factors = (torch.randn(4, inputs, generator=random), torch.randn(out, 4, generator=random))
-    trained = {STATE_ENCODER: 7.0 + weights[STATE_ENCODER][[SLOT]]}
+    trained = {STATE_ENCODER: 7.0 + weights[STATE_ENCODER][[SLOT]], NORM: 2.0 * weights[NORM]}
     folder = tmp_path / "adapter"
     save_adapter(folder, str(base), {QUERY: factors}, rank=4, alpha=8, trained=trained, embodiments=(SLOT,))
     return folder
@@ -354,7 +355,8 @@ def merged(weights: dict[str, Tensor], adapter: Path) -> dict[str, Tensor]:
     a, b = (stored[f"base_model.model.{QUERY}.lora_{side}.weight"] for side in "AB")
     slot = weights[STATE_ENCODER].clone()
     slot[SLOT] += 7.0
-    return weights | {f"{QUERY}.weight": weights[f"{QUERY}.weight"] + 8 / 4 * b @ a, STATE_ENCODER: slot}
+    query = weights[f"{QUERY}.weight"] + 8 / 4 * b @ a
+    return weights | {f"{QUERY}.weight": query, STATE_ENCODER: slot, NORM: 2.0 * weights[NORM]}
 
 
 def test_adapter_is_merged_into_its_base(adapter: Path, weights: dict[str, Tensor]) -> None:
