@@ -136,7 +136,7 @@ class _LanguageBlock:
         qk = F.rms_norm(heads[:, :turning], (self.head_dim,), None, self.eps) * self.gain
         half = self.head_dim // 2
         qk = qk * cosine + torch.cat([qk[..., half:], qk[..., :half]], dim=-1) * sine
-        q, k = qk.split([self.queries, self.keys], dim=1)
+        q, k = qk[:, : self.queries], qk[:, self.queries :]
         mixed = F.scaled_dot_product_attention(
             q,
             k,

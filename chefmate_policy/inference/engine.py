@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -210,12 +210,13 @@ class Engine:
         text, padded = self.config.text, not bool(keep.all())
         positions = (keep.cumsum(-1) - 1).clamp(min=0)
         angles = rotary_angles(positions, text.head_dim, text.rope_theta, torch.float32)
-        tables = [table.to(self.device, self.dtype) for table in rotary_tables(*angles)]
+        cosine, sine = (table.to(self.device, self.dtype) for table in rotary_tables(*angles))
         image = keep & (ids == self.config.image_token_index)
         return Prompt(
             self.embedding[ids.to(self.embedding.device)].to(self.device, self.dtype),
             image.flatten().nonzero().flatten().to(self.device),
-            *tables,
+            cosine,
+            sine,
             language_mask(keep, PadRows.MASKED, self.dtype).to(self.device) if padded else None,
             keep[:, None, None, :].to(self.device) if padded else None,
         )
@@ -253,9 +254,10 @@ class _Graph:
         noise: Tensor,
     ) -> None:
         self.pixel_values, self.state, self.noise = pixel_values.clone(), state.clone(), noise.clone()
-        self.prompt = Prompt(*(None if value is None else value.clone() for value in vars(prompt).values()))
+        copies = {name: value.clone() for name, value in vars(prompt).items() if value is not None}
+        self.prompt = replace(prompt, **copies)
         self.held: Prompt | None = None  # whose content the buffers hold
-        side = torch.cuda.Stream()
+        side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
