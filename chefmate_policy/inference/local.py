@@ -26,6 +26,7 @@ from chefmate_policy.inference.backend import BackendError, BackendSettings, Chu
 from chefmate_policy.inference.engine import Engine
 from chefmate_policy.units import JointUnits, so101_units
 
+SMALL = 50_000_000  # parameters; below it a second thread costs more than it gives beside the running graph
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -44,7 +45,7 @@ class LocalOptions:
     denoising_steps: int = 0  # 0: as the checkpoint says
     guidance: float = 1.0  # weight of the instruction against the null prompt; 1: off
     seed: int = -1  # of the noise, the same for every chunk; -1: drawn anew each time
-    threads: int = 0  # of torch on the CPU; 0: torch's choice
+    threads: int = 0  # of torch on the CPU; 0: one for a small model, else torch's choice
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> LocalOptions:
@@ -123,8 +124,6 @@ class LocalBackend:
         options = self._options
         cuda = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
         self._device = torch.device("cuda" if cuda else "cpu" if options.device == "auto" else options.device)
-        if options.threads:
-            torch.set_num_threads(options.threads)
         name = options.dtype if options.dtype != "auto" else "bfloat16" if cuda else "float32"
         if name not in DTYPES:
             raise BackendError(f"parameter model.dtype is {name!r}; use one of {', '.join(DTYPES)}.")
@@ -141,6 +140,8 @@ class LocalBackend:
         model = load_model(
             checkpoint, Parts.used(self._processor.slot), device=self._device, dtype=DTYPES[name]
         )
+        if threads := options.threads or (1 if size_of(model) < SMALL else 0):
+            torch.set_num_threads(threads)
         self._engine = Engine(
             model,
             slot=self._processor.slot,
@@ -216,6 +217,11 @@ class LocalBackend:
 
     def _ids(self, instruction: str | None, cameras: int) -> torch.Tensor:
         return torch.tensor(self._processor.prompts.prompt(instruction, cameras).ids)
+
+
+def size_of(model: torch.nn.Module) -> int:
+    """Parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def camera_map(wanted: tuple[str, ...], given: tuple[str, ...], entries: tuple[str, ...]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def loaded(folder: Path, joints: tuple[str, ...], cameras: tuple[str, ...], **options: Any) -> Any:
-    settings = BackendSettings(joints, cameras, str(folder), options={"threads": 1, **options})
+    settings = BackendSettings(joints, cameras, str(folder), options=options)
     backend = create_backend("local", settings)
     backend.load()
     return backend
