@@ -390,7 +390,10 @@ class ArmController:
         return float(trajectory.times[-1] - now)
 
     def _release(self, now: float) -> None:
-        """Parks first where the arm may move, in bounded time; then torque has to go."""
+        """Parks first where the arm may move, in bounded time; then torque has to go. Not while a servo is
+        silent: it comes back, or the silence becomes a fault."""
+        if self.blind:
+            return
         if self._mode is _Mode.HOLD and self._park_until is None and self.park_path and not self.estop:
             self._park_until = now + RELEASE_MARGIN
             self._park_until += self._move_slowly(self.park_path, self.slow_speed, now)
@@ -459,6 +462,9 @@ class ArmController:
         return command
 
     def _settle(self, now: float, dt: float) -> Vector | None:
+        if self.blind:  # where it is now is not known, and a servo that is back may be limp
+            self._settle_until, self._settle_target = now + SETTLE_TIME, None
+            return None if self.safety.still else self.safety.brake(dt)
         if self._settle_target is None:
             if np.abs(self.measured_velocity).max() > SETTLED_SPEED and now < self._settle_until:
                 return None

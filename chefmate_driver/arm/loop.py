@@ -116,6 +116,8 @@ class ArmLoop:
         self._limits: dict[int, float] = {}  # torque limits as written, share of the stall torque, by id
         self._duplicates: dict[int, int] = {}  # replies of a second servo with the same id, by id
         self._doubled: dict[int, float] = {}  # s, monotonic, when the newest of them was noticed, by id
+        self._unsure = False  # a servo was silent, or seemed limp, and nobody has seen its torque since
+        self._status = np.zeros(6, dtype=np.int64)  # status bits of the newest complete reading
         self._sinking: float | None = None  # s, monotonic, since the torque limits sink
         self._sunk_at = 0.0
         self._retry_at = 0.0
@@ -227,12 +229,12 @@ class ArmLoop:
         feedback = servos.feedback(time.monotonic() + max(READ_PERIODS * self.grid.period, SHORTEST_READ))
         stamp, now = time.time_ns(), time.monotonic()
         complete = len(feedback) == len(servos.ids)
-        back = not self.snapshot.answered.issuperset(feedback)
+        self._unsure |= not self.snapshot.answered.issuperset(feedback)
         self._remember(servos, feedback, stamp, now)
         if complete:
             self._take(servos, feedback, stamp, now, command)
         # A servo that is back after a silence may have lost its supply: look before the next goal is sent.
-        if back:
+        if complete and self._unsure:
             self._check_torque(servos)
         elif complete and now - self._torque_checked > TORQUE_CHECK / len(servos.ids):
             self._torque_checked = now
@@ -251,12 +253,17 @@ class ArmLoop:
             )
         self._measured = now
         self._on_sample(Sample(stamp, position, velocity, loads))
+        status = np.array(
+            [servos.bus.status.get(id, 0) | row.status for id, row in zip(servos.ids, rows, strict=True)],
+            dtype=np.int64,
+        )
+        seen_twice = status & self._status  # turned bits of one reply may slip through its checksum
+        self._status = status
         looks = self.protection is not None and now - self._vitals_seen > 1.0 / VITALS_RATE
         if not looks and self.black_box is None:
             return
         currents = [row.current * CURRENT_UNIT for row in rows]
         temperatures = [float(row.temperature) for row in rows]
-        status = [servos.bus.status.get(id, 0) | row.status for id, row in zip(servos.ids, rows, strict=True)]
         if looks and self.protection is not None:
             self._vitals_seen = now
             vitals = Vitals(
@@ -264,7 +271,7 @@ class ArmLoop:
                 np.array(currents),
                 np.array(temperatures),
                 np.array([row.voltage * VOLTAGE_UNIT for row in rows]),
-                np.array(status, dtype=np.int64),
+                seen_twice,
             )
             verdict = self.protection.update(vitals, now)
             with self._lock:
@@ -272,7 +279,9 @@ class ArmLoop:
             self._limit_torque(servos, self.protection)
         if self.black_box is not None:
             sent = self._nothing if command is None else command
-            self.black_box.record(stamp, position, velocity, sent, loads, currents, temperatures, status)
+            self.black_box.record(
+                stamp, position, velocity, sent, loads, currents, temperatures, status.tolist()
+            )
 
     def _remember(self, servos: ArmServos, feedback: dict[int, Feedback], stamp: int, now: float) -> None:
         snapshot = self.snapshot
@@ -292,7 +301,8 @@ class ArmLoop:
         quiet = [joint for joint in servos.units.joints if now - self._heard[joint.id] > QUIET]
         names = ", ".join(f"{joint.id} ({joint.name})" for joint in quiet)
         with self._lock:
-            if self.controller.connected:
+            # One that is back is not in sight before its torque is: it may have lost its supply.
+            if self.controller.connected and (quiet or not self._unsure):
                 self.controller.lose_sight(f"servo {names} has not answered for {QUIET:g} s" if quiet else "")
             if silent and self.controller.connected:
                 self.controller.lose(
@@ -329,7 +339,9 @@ class ArmLoop:
         try:
             torque, limits = servos.torque_state(time.monotonic() + SHORTEST_READ)
         except ServoMissingError:
-            return  # the feedback of the next cycles tells whether a servo is gone
+            self._unsure = True  # looked at again; the feedback of the next cycles tells whether it is gone
+            return
+        self._unsure = False
         self.snapshot.torque = dict(zip(servos.ids, torque, strict=True))
         self.snapshot.torque_limit = limits
         reset = [

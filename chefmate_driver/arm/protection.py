@@ -13,6 +13,7 @@ degree Celsius, 14 V, 4 V, 3.3 A, torque cut to 20 % after 2 s above 80 % load);
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, fields
 from enum import IntEnum
 
@@ -25,6 +26,8 @@ from chefmate_driver.arm.model import GRIPPER, JOINT_NAMES
 from chefmate_driver.feetech.packet import StatusBit, status_text
 
 Vector = NDArray[np.float64]
+# Readings of which the middle one counts: turned bits of a reply slip through its checksum once in 256 times.
+WITNESSES = 3
 LONGEST_STEP = 0.5  # s; a longer gap between two updates counts as this much
 # s of overload forgotten in a second without: who pushes again and again is stopped for most of the time.
 RELIEF = 0.25
@@ -105,7 +108,7 @@ class ProtectionLimits:
     sag: Thresholds = Thresholds(0.12, 0.22, math.inf, 0.03)
     # share above the nominal supply; 14.0 V is the servo's own limit at 12 V (register 14)
     excess: Thresholds = Thresholds(0.08, 0.14, math.inf, 0.03)
-    smoothing: float = 0.3  # s, time constant for temperature and supply: one odd reading does nothing
+    smoothing: float = 0.3  # s, time constant for temperature and supply: trembling readings do nothing
     slowest: float = 0.3  # share of speed at the hold threshold; in between linear from 1
 
     def __post_init__(self) -> None:
@@ -163,9 +166,12 @@ class Protection:
     def reset(self) -> None:
         """Starts anew, also after a latched RELEASE: call it when torque is switched on by hand.
 
-        What is still too hot or too low holds again at the next update.
+        What is still too hot or too low holds again after WITNESSES updates.
         """
         limits = self.limits
+        # (4, 6) each: temperature, current, supply, load
+        self._readings: deque[Vector] = deque(maxlen=WITNESSES)
+        self._fresh = True  # nothing has been smoothed yet
         self._last = math.nan  # s, the newest update
         self._stage = Stage.NORMAL
         self._released = ""  # reason of a latched release
@@ -190,32 +196,33 @@ class Protection:
         return limits
 
     def update(self, vitals: Vitals, now: float) -> Verdict:
-        """What is to be done about `vitals`, read at `now` (s, monotonic)."""
-        first = math.isnan(self._last)
-        dt = 0.0 if first else min(max(now - self._last, 0.0), LONGEST_STEP)
+        """What is to be done about `vitals`, read at `now` (s, monotonic). Of the first WITNESSES - 1 only
+        the status bits count."""
+        dt = 0.0 if math.isnan(self._last) else min(max(now - self._last, 0.0), LONGEST_STEP)
         self._last = now
-        self._filter(vitals, dt, first)
-        self.grip.update(
-            float(vitals.current[GRIPPER]),
-            float(vitals.load[GRIPPER]),
-            float(self._watch.value[TEMPERATURE, GRIPPER]),
-            dt,
+        self._readings.append(
+            np.array([vitals.temperature, np.abs(vitals.current), vitals.voltage, np.abs(vitals.load)])
         )
+        if len(self._readings) == WITNESSES:
+            self._filter(vitals, dt)
         return self._verdict(vitals, dt)
 
-    def _filter(self, vitals: Vitals, dt: float, first: bool) -> None:
+    def _filter(self, vitals: Vitals, dt: float) -> None:
         limits, value = self.limits, self._watch.value
-        share = 1.0 if first else 1.0 - math.exp(-dt / limits.smoothing)
-        value[TEMPERATURE] += share * (vitals.temperature - value[TEMPERATURE])
-        value[CURRENT] += (1.0 - math.exp(-dt / limits.current_time)) * (
-            np.abs(vitals.current) - value[CURRENT]
-        )
+        temperature, current, voltage, load = np.sort(np.array(self._readings), axis=0)[WITNESSES // 2]
+        share = 1.0 if self._fresh else 1.0 - math.exp(-dt / limits.smoothing)
+        self._fresh = False
+        value[TEMPERATURE] += share * (temperature - value[TEMPERATURE])
+        value[CURRENT] += (1.0 - math.exp(-dt / limits.current_time)) * (current - value[CURRENT])
         over = np.where(np.abs(vitals.load) > limits.overload, dt, -RELIEF * dt)
         value[OVERLOAD] = np.minimum(np.maximum(value[OVERLOAD] + over, 0.0), limits.overload_time.release)
-        self._voltage += share * (vitals.voltage - self._voltage)
+        self._voltage += share * (voltage - self._voltage)
         value[SAG] = 1.0 - self._voltage / limits.supply
         value[EXCESS] = -value[SAG]
         self._watch.look()
+        self.grip.update(
+            float(current[GRIPPER]), float(load[GRIPPER]), float(value[TEMPERATURE, GRIPPER]), dt
+        )
 
     def _verdict(self, vitals: Vitals, dt: float) -> Verdict:
         stages = self._watch.stage

@@ -18,7 +18,7 @@ from chefmate_driver.arm.controller import LEFT_HOLDING, ArmController, ArmState
 from chefmate_driver.arm.emulated import emulated_arm
 from chefmate_driver.arm.errors import ArmError, TrajectoryRejectedError
 from chefmate_driver.arm.inspection import Inspection, inspect_servos
-from chefmate_driver.arm.loop import ArmLoop, Sample
+from chefmate_driver.arm.loop import VITALS_RATE, ArmLoop, Sample
 from chefmate_driver.arm.protection import Protection, ProtectionLimits, Thresholds
 from chefmate_driver.arm.safety import Limits, SafetyFilter
 from chefmate_driver.arm.servos import ArmServos
@@ -27,8 +27,11 @@ from chefmate_driver.arm.trajectory import Trajectory
 from chefmate_driver.arm.units import ArmUnits
 from chefmate_driver.feetech.bus import FeetechBus
 from chefmate_driver.feetech.emulator import EmulatedPort
+from chefmate_driver.feetech.errors import ServoMissingError
 from chefmate_driver.feetech.faults import Fault, FaultKind, FaultScript
+from chefmate_driver.feetech.packet import encode
 from chefmate_driver.feetech.plant import SimplePlant
+from chefmate_driver.feetech.registers import FEEDBACK_SIZE
 from chefmate_driver.feetech.timing import SlowCause, TimingReport
 from chefmate_ros.share import share_file
 
@@ -325,3 +328,68 @@ def test_shadow_mode_writes_no_torque_limit_either(port: EmulatedPort, tmp_path:
         count = len(arm.samples)
         arm.until(lambda: len(arm.samples) > count + 30, "thirty readings")
         assert limits_of(port) == [300, 300, 200, 300, 300, 300]
+
+
+def test_one_garbled_reply_that_passes_its_checksum_does_not_stop_the_arm(
+    arm: Loop, port: EmulatedPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm.loop.set_torque(True)
+    arm.move(6.0)
+    genuine, garbled = port.emulator.faults.apply, [0.0]
+
+    def garble(id: int, reply: bytes) -> bytes:
+        now = time.monotonic()
+        looked_at = now - arm.loop._vitals_seen > 1.0 / VITALS_RATE
+        if id != 3 or len(reply) != 6 + FEEDBACK_SIZE or not looked_at or now - garbled[-1] < 0.3:
+            return genuine(id, reply)
+        garbled.append(now)
+        parameters = bytearray(reply[5:-1])
+        parameters[6:10] = (250, 120, 0, 0x3F)  # 25 V, 120 degrees, every status bit
+        return encode(id, 0x3F, bytes(parameters))
+
+    monkeypatch.setattr(port.emulator.faults, "apply", garble)
+    arm.until(lambda: len(garbled) > 4, "four garbled replies")
+    count = len(arm.samples)
+    arm.until(lambda: len(arm.samples) > count + 30, "thirty readings")
+    assert arm.loop.protection is not None
+    counts = arm.loop.protection.counts
+    assert (counts["SLOW"], counts["HOLD"], counts["RELEASE"]) == (0, 0, 0), arm.why
+    assert arm.control.state is ArmState.FOLLOWING
+
+
+def test_under_an_estop_no_goal_moves_before_a_brown_out_is_found_out(
+    arm: Loop, port: EmulatedPort, plant: SimplePlant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The joint sags without supply; its goal must not go along when it is heard again."""
+    goals: list[bytes] = []
+
+    def tap(_: float, data: bytes) -> None:
+        if len(data) > 6 and data[4] == 0x83 and data[5] == 42:
+            goals.append(data)
+
+    arm.loop.set_torque(True)
+    arm.move()
+    port.play(FaultScript((Fault(FaultKind.BROWN_OUT, duration=0.4, ids=(2, 4)),)))
+    arm.until(lambda: arm.control.blind, "a silence")
+    with arm.loop.edit():
+        arm.control.latch_estop("e-stop: test")
+    arm.until(lambda: arm.control.safety.still, "a stop")
+    servos, refused = arm.loop._servos, []
+    assert servos is not None
+    genuine = servos.torque_state
+
+    def lost(deadline: float) -> Any:
+        if len(refused) < 3:  # replies get lost as the servos come back
+            refused.append(deadline)
+            raise ServoMissingError("lost")
+        return genuine(deadline)
+
+    monkeypatch.setattr(servos, "torque_state", lost)
+    port.tap = tap
+    plant.positions[[1, 3]] += (0.2, 0.3)
+    arm.until_state(ArmState.FAULT)
+    assert len(refused) == 3 and "torque went off by itself: shoulder_lift" in arm.why
+    assert len(set(goals)) <= 1
+    count = len(arm.samples)
+    arm.until(lambda: len(arm.samples) > count + 30, "thirty readings")
+    assert len(set(goals)) <= 1

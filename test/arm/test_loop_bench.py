@@ -32,7 +32,8 @@ def test_one_missed_cycle_more_than_the_bare_loop_is_allowed() -> None:
     assert not LoopFigures(100.0, "idle", 60.0, "", Lateness(0.1, 1.1, 3.0, 6000, 0), bare).met
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
+@pytest.mark.flaky(reruns=2, reruns_delay=2.0)
 def test_the_node_is_measured_at_the_pty() -> None:
     figures = measure_loop(100.0, 2.0, busy=True)
     assert figures.driver.cycles + figures.driver.missed == pytest.approx(200, abs=1)

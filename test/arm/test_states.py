@@ -385,3 +385,29 @@ def test_a_joint_that_does_not_follow_gives_way_and_is_named() -> None:
     assert arm.control.state is ArmState.HOLDING
     assert arm.control.reason.startswith("shoulder_pan does not follow")
     assert arm.control.safety.position[0] == pytest.approx(arm.position[0], abs=0.01)
+
+
+def test_after_an_estop_nothing_gives_way_while_a_servo_is_silent() -> None:
+    """A servo that lost its supply sags; its goal must not go along before anybody knows that it is limp."""
+    arm = following()
+    estop(arm)
+    silent(arm)
+    arm.run(0.5)
+    assert arm.control.safety.still
+    fallen = arm.position = arm.position + np.array([0.0, 0.3, 0.0, 0.2, 0.0, 0.0])
+    assert len(arm.run(1.0)) == 0
+    arm.control.lose_sight("")
+    assert arm.run(2.0)[-1] == pytest.approx(fallen, abs=2e-3), "seen again, it gives way"
+    assert arm.control.state is ArmState.ESTOPPED
+
+
+def test_a_release_waits_while_a_servo_is_silent() -> None:
+    arm = holding()
+    arm.control.park_path = PARK
+    silent(arm)
+    arm.control.protect(COOKED)
+    commands = arm.run(1.0)
+    assert not arm.control.let_go
+    assert len(commands) == 0 or np.abs(commands - START).max() < 1e-9
+    arm.control.lose_sight("")
+    assert np.abs(arm.run(1.0)[-1] - START).max() > 0.05, "seen again, it parks"
