@@ -27,16 +27,30 @@ from chefmate.supervisor import die_with_parent
 ROOT = Path(__file__).resolve().parents[1]
 
 
-REAL_TIME = {"start_process", "start_graph", "listener"}  # fixtures of tests that processes and clocks decide
+# Folders of tests that processes, ptys and clocks decide.
+REAL_TIME = {
+    "arm",
+    "camera",
+    "campaign",
+    "chefmate",
+    "data",
+    "feetech",
+    "graph",
+    "inference",
+    "kitchen",
+    "perception",
+}
+REAL_TIME |= {"ros", "sequencer", "teleop"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with real processes run up to three times: other machines' work may take both cores for a second.
+    """Real-time tests run up to three times: other machines' work may take both cores for a second.
 
-    Each such test asserts times of some 0.3 s. A defect fails all three times; the report names every rerun.
+    Such tests assert times of some 0.3 s, or a servo's answer within 20 ms. A defect fails all three times;
+    the report names every rerun.
     """
     for item in items:
-        if not REAL_TIME.isdisjoint(getattr(item, "fixturenames", ())):
+        if item.path.parent.name in REAL_TIME:
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=2.0))
 
 

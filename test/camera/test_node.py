@@ -88,9 +88,9 @@ def test_the_end_of_a_folder_is_an_error_and_silence(
 ) -> None:
     ear = Ear(listener)
     # 4 s of frames: the listener and the camera may need a while to find each other
-    start_camera(start_process, f"folder:{write_folder(tmp_path / 'f', 40)}", rate=10.0)
+    start_camera(start_process, f"folder:{write_folder(tmp_path / 'f', 25)}", rate=6.0)
     ear.until(lambda: ear.infos, "a frame")
-    ear.until_error("has ended after 40 images")
+    ear.until_error("has ended after 25 images")
     assert ear.silent()
 
 
