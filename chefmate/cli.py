@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chefmate import arm, graph
+from chefmate import arm, data, graph
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
@@ -46,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
         tell(commands.add_parser(verb, help=f"{verb} the recipe in progress"))
 
     arm.add(commands.add_parser("arm", help="set up, check, drive and stop the arm"))
+
+    data.add(commands.add_parser("data", help="what is in datasets"))
 
     sandwich = commands.add_parser("sandwich", help="whole job on the twin: graph, goal, result folder")
     sandwich.add_argument("recipe", nargs="?", default="cheese_sandwich")
@@ -131,6 +133,8 @@ def run(options: argparse.Namespace) -> int:
         return view(options)
     if options.command == "arm":
         return arm.run(options)
+    if options.command == "data":
+        return data.run(options)
     if options.command == "doctor":
         try:
             from chefmate.doctor.command import doctor

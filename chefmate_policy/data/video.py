@@ -42,10 +42,11 @@ class VideoWriter:
             raise DatasetError(f"{file}: pictures of {width}x{height}; width and height must be even")
         self._file, self._shape = file, (height, width, 3)
         self._frame = av.VideoFrame
-        self._container = av.open(str(file), "w")
-        self._stream: Any = self._container.add_stream(CODEC, rate=Fraction(fps).limit_denominator(1001))
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, PIXELS
-        self._stream.options = dict(OPTIONS)
+        self._container: Any = av.open(str(file), "w")
+        stream: Any = self._container.add_stream(CODEC, rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = width, height, PIXELS
+        stream.options = dict(OPTIONS)
+        self._stream = stream
 
     def add(self, picture: Picture) -> None:
         """Raises DatasetError: another size or type than the video's."""
