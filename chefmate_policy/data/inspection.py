@@ -84,7 +84,8 @@ def draw(dataset: Dataset, summary: Summary, file: Path) -> None:
     figure.suptitle(
         f"{dataset.root.name}: {summary.version}, {len(summary.lengths)} episodes, {summary.fps:g} Hz"
     )
-    charts, shots = figure.subfigures(2, 1, height_ratios=(3, 2))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(3, 2))
+    charts, shots = parts
     (lengths, words), (ranges, idle) = charts.subplots(2, 2)
     lengths.hist(np.array(summary.lengths) / summary.fps, bins=20)
     lengths.set(title="lengths", xlabel="s", ylabel="episodes")

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -54,7 +55,7 @@ def copied(original: tuple[Path, str], tmp_path: Path) -> tuple[Path, Path, Path
     return tmp_path / "set", tmp_path / "set" / table, tmp_path / "set" / video.format(CAMERA)
 
 
-def edit(file: Path, column: str, change: Callable[[list], None]) -> None:
+def edit(file: Path, column: str, change: Callable[[list[Any]], None]) -> None:
     """Rewrites one column of a parquet file."""
     table = pyarrow.parquet.read_table(file)
     values = table[column].to_pylist()
