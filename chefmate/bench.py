@@ -35,6 +35,7 @@ def bench(options: argparse.Namespace) -> int:
     seeds(options.seeds)
     wanted = ALL if options.what == "all" else (options.what,)
     document: dict[str, Any] = {"machine": machine()}
+    failed = False
     for name in wanted:
         if name == "twin":
             from chefmate_driver.kitchen.bench import measure
@@ -64,6 +65,12 @@ def bench(options: argparse.Namespace) -> int:
             from chefmate.bench_driver import bench_faults
 
             document[name] = bench_faults(options, say)
+        elif name == "policy":
+            from chefmate_policy.inference.bench import measure_policy
+
+            document[name] = measure_policy(options.member, options.device, seed=options.seed, say=say)
+            if any("failed" in figures for figures in document[name]["variants"].values()):
+                failed = True
         else:
             from chefmate.bench_instruct import bench_instruct
 
@@ -74,7 +81,9 @@ def bench(options: argparse.Namespace) -> int:
         print(json.dumps(document, indent=2))
     if any(isinstance(part, dict) and part.get("interrupted") for part in document.values()):
         return INTERRUPTED
-    failed = document.get("faults", {}).get("failed") or document.get("fuzz", {}).get("violation_count")
+    failed = (
+        failed or document.get("faults", {}).get("failed") or document.get("fuzz", {}).get("violation_count")
+    )
     return 1 if failed else 0
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chefmate import arm, data, graph
+from chefmate import arm, data, graph, serve
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
@@ -59,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="print the figures that the README states")
     bench.add_argument(
-        "what", choices=("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct", "all")
+        "what",
+        choices=("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct", "policy", "all"),
     )
     bench.add_argument(
         "--seeds", default="0-19", help="sandwich, instruct: seeds as FIRST-LAST (default 0-19)"
@@ -73,8 +74,16 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--runs", type=int, default=1000, help="faults: number of runs (default 1000)")
     bench.add_argument("--inputs", type=int, default=1_000_000, help="fuzz: number of inputs (default 1e6)")
     bench.add_argument("--seed", type=int, default=0, help="faults, fuzz: seed of the first run (default 0)")
+    bench.add_argument(
+        "--member",
+        default="small-7m",
+        help="policy: model size (default small-7m; n1.5-3b needs a GPU or patience)",
+    )
+    bench.add_argument("--device", default="auto", help="policy: cuda, cpu or auto (default)")
     bench.add_argument("--workers", type=int, help="faults: runs at a time (default 2 for each core)")
     bench.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+    serve.add(commands.add_parser("serve", help="serve a checkpoint to GR00T N1.5 clients"))
 
     doctor_options(
         commands.add_parser("doctor", help="what is missing on this machine, and the command that mends it")
@@ -135,6 +144,8 @@ def run(options: argparse.Namespace) -> int:
         return arm.run(options)
     if options.command == "data":
         return data.run(options)
+    if options.command == "serve":
+        return serve.serve(options)
     if options.command == "doctor":
         try:
             from chefmate.doctor.command import doctor

@@ -13,6 +13,7 @@ A weight leaves the model as it is joined, so that there never are two copies: t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +27,14 @@ from chefmate_policy.groot.dit import BLOCK_EPS, OUTPUT_EPS, DiT, VisionLanguage
 from chefmate_policy.groot.embodiment import EmbodimentLinear, action_time_embedding
 from chefmate_policy.groot.flow import denoising_buckets
 
-__all__ = ["FusedFlow", "FusedKeysValues", "FusedLanguage", "FusedSelfAttention", "FusedVision"]
+__all__ = [
+    "FusedFlow",
+    "FusedKeysValues",
+    "FusedLanguage",
+    "FusedSelfAttention",
+    "FusedVision",
+    "compile_blocks",
+]
 
 
 class Linear:
@@ -71,6 +79,14 @@ class _EncoderBlock:
         q, k, v = _heads(self.qkv(self.norm1(x)), 3 * self.heads).chunk(3, dim=1)
         x = x + self.out(_merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
         return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+def compile_blocks(stage: Any) -> None:
+    """Has torch.compile make one program for all blocks of a stage (any of the classes here), at their first
+    call."""
+    for kind in {type(block) for block in stage.blocks}:
+        program = torch.compile(kind.__call__, fullgraph=True, dynamic=False)
+        stage.blocks = [partial(program, block) if type(block) is kind else block for block in stage.blocks]
 
 
 class FusedVision:
@@ -270,6 +286,7 @@ class FusedFlow:
             self.learned.dtype
         )
         self.blocks = [_FlowBlock(block) for block in head.model.blocks]
+        self.is_cross = [block.is_cross for block in self.blocks]
         self.output = Linear(head.model.proj_out_2)
         self.set_steps(steps)
 
@@ -289,7 +306,7 @@ class FusedFlow:
         for index, block in enumerate(self.blocks):
             last = self.horizon if index == len(self.blocks) - 1 else None
             scale, shift = self.modulation[step][index]
-            tokens = block(tokens, scale, shift, next(cross) if block.is_cross else None, mask, last)
+            tokens = block(tokens, scale, shift, next(cross) if self.is_cross[index] else None, mask, last)
         scale, shift = self.modulation[step][-1]
         tokens = self.output(F.layer_norm(tokens, tokens.shape[-1:], scale, shift, OUTPUT_EPS))
         hidden = F.relu(tokens @ self.out1[0] + self.out1[1])

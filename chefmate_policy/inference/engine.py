@@ -12,6 +12,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ from chefmate_policy.groot.fused import (
     FusedLanguage,
     FusedSelfAttention,
     FusedVision,
+    compile_blocks,
     rotary_tables,
 )
 from chefmate_policy.groot.model import Groot
@@ -61,16 +64,28 @@ class Prompt:
 
 @dataclass
 class StageTimes:
-    """Seconds spent in each stage of the last call, where they were asked for."""
+    """Seconds spent in each stage of the last call, where they were asked for; on a GPU between events."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What the denoising needs of one observation."""
+
+    prefix: Tensor  # [B, 1 + F, E]
+    keys_values: list[KeysValues]
+    mask: Tensor | None
 
 
 class Engine:
     """Call it with an observation; see `__call__`.
 
     slot: the embodiment. steps: Euler steps. guidance: weight w of v = v_null + w (v - v_null) over the
-    instruction; 1 is off and costs nothing, else every prompt needs `null_ids`.
+    instruction; 1 is off and costs nothing, else every prompt needs `null_ids`. graphs: CUDA graphs, where
+    the model is on a GPU. compiled: blocks by torch.compile, which joins what stands between the products;
+    the first pass then takes a minute or so, and needs a compiler for the device (Triton, on a CPU a C++
+    compiler).
     """
 
     def __init__(
@@ -81,25 +96,31 @@ class Engine:
         steps: int | None = None,
         guidance: float = 1.0,
         graphs: bool = True,
+        compiled: bool = False,
     ) -> None:
         config, head = model.config, model.action_head
         self.config, self.guidance = config, guidance
         self.device = head.future_tokens.weight.device
         self.dtype = head.future_tokens.weight.dtype
         self.graphs = graphs and self.device.type == "cuda"
+        # one row per prompt token is ever needed: the table need not fill the device
+        table = model.backbone.language.embed_tokens
+        self.embedding = (table.to("cpu") if self.device.type == "cuda" else table).weight.detach()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         with torch.no_grad():
             self.vision = FusedVision(model.backbone.vision, model.backbone.connector)
             self.language = FusedLanguage(model.backbone.language)
             self.features = FusedSelfAttention(head.vlln, head.vl_self_attention)
             self.keys_values = FusedKeysValues(head.model)
             self.flow = FusedFlow(head, slot, steps or config.action_head.num_inference_timesteps)
-        # one row per prompt token is ever needed: the table need not fill the device
-        self.embedding = model.backbone.language.embed_tokens.weight.detach()
-        if self.graphs:
-            self.embedding = self.embedding.cpu()
-            model.backbone.language.embed_tokens.to("cpu")
+        if compiled:
+            for stage in (self.vision, self.language, self.features, self.flow):
+                compile_blocks(stage)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what the joining left
         self._prompts: OrderedDict[tuple[tuple[int, ...], ...], Prompt] = OrderedDict()
-        self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, ...], _Graphs] = OrderedDict()
 
     def set_steps(self, steps: int) -> None:
         """Another number of Euler steps. Raises InputError below 1."""
@@ -138,65 +159,37 @@ class Engine:
         """pixel_values [V, 3, S, S] in [-1, 1], state [1, S] or [1, 1, S], noise [H, A] -> actions [H, A]
         float32, on the engine's device.
 
-        guide corrects each velocity (real-time chunking). times receives the split into stages. Either makes
-        the pass run outside the CUDA graph.
+        guide corrects each velocity (real-time chunking). times receives the split into stages.
         """
         state = state.reshape(1, 1, -1).to(self.device)
         noise = noise.reshape(1, *noise.shape[-2:]).to(self.device, torch.float32)
         pixel_values = pixel_values.to(self.device)
         self._check(pixel_values, state, noise, prompt)
-        if not self.graphs or guide is not None or times is not None:
-            return self._run(pixel_values, state, prompt, noise, guide, times)[0]
-        key = (*pixel_values.shape, *prompt.shape, prompt.key_mask is None)
-        if key not in self._graphs:
-            if len(self._graphs) >= GRAPHS_KEPT:
-                self._graphs.popitem(last=False)
-            self._graphs[key] = _Graph(self._run, pixel_values, state, prompt, noise)
-        self._graphs.move_to_end(key)
-        return self._graphs[key].replay(pixel_values, state, prompt, noise)[0]
+        stages: _Stages | _Graphs = _Stages(self, pixel_values, state, prompt, noise)
+        if self.graphs:
+            key = (*pixel_values.shape, *prompt.shape, prompt.key_mask is None)
+            if key not in self._graphs:
+                if len(self._graphs) >= GRAPHS_KEPT:
+                    self._graphs.popitem(last=False)
+                self._graphs[key] = _Graphs(self, pixel_values, state, prompt, noise)
+            self._graphs.move_to_end(key)
+            stages = self._graphs[key]
+            stages.take(pixel_values, state, prompt, noise)
+        with _Laps(times, self.device) as lap:
+            stages.see()
+            lap("vision")
+            stages.read()
+            lap("language")
+            stages.attend()
+            lap("features")
+            actions = stages.denoise() if guide is None else self._guided(stages, noise, guide)
+            lap("denoising")
+        return actions[0]
 
-    def _run(
-        self,
-        pixel_values: Tensor,
-        state: Tensor,
-        prompt: Prompt,
-        noise: Tensor,
-        guide: Guide | None = None,
-        times: StageTimes | None = None,
-    ) -> Tensor:
-        """The whole inference -> actions [1, H, A] float32."""
-        lap = _Laps(times, self.device)
-        images = self.vision(pixel_values)
-        lap("vision")
-        batch = prompt.embeddings.shape[0]
-        x = prompt.embeddings.clone()
-        x.view(-1, x.shape[-1]).index_copy_(0, prompt.image_rows, images.repeat(batch, 1).to(x.dtype))
-        x = self.language(x, prompt.cosine, prompt.sine, prompt.causal_mask)
-        lap("language")
-        context = self.keys_values(self.features(x, prompt.key_mask))
-        prefix = self.flow.prefix(state).expand(batch, -1, -1)
-        lap("features")
-        actions = self._denoise(noise, prefix, context, prompt.key_mask, guide)
-        lap("denoising")
-        return actions
-
-    def _denoise(
-        self,
-        noise: Tensor,
-        prefix: Tensor,
-        context: list[KeysValues],
-        mask: Tensor | None,
-        guide: Guide | None,
-    ) -> Tensor:
+    def _guided(self, stages: _Stages | _Graphs, noise: Tensor, guide: Guide) -> Tensor:
         x, steps = noise, self.flow.steps
         for step in range(steps):
-            velocity = self.flow.velocity(x.expand(prefix.shape[0], -1, -1), step, prefix, context, mask)
-            if velocity.shape[0] == 2:
-                obeyed, null = velocity.chunk(2)
-                velocity = null + self.guidance * (obeyed - null)
-            if guide is not None:
-                velocity = guide(x, velocity, step / steps)
-            x = x + velocity / steps
+            x = x + guide(x, stages.velocity(x, step), step / steps) / steps
         return x
 
     def _prepare(self, prompts: list[Tensor]) -> Prompt:
@@ -242,53 +235,146 @@ class Engine:
             )
 
 
-class _Graph:
-    """One captured pass for one shape of inputs, replayed on copies into its own buffers."""
+class _Stages:
+    """The stages of one inference, each from what those before it left here."""
 
     def __init__(
-        self,
-        run: Callable[[Tensor, Tensor, Prompt, Tensor], Tensor],
-        pixel_values: Tensor,
-        state: Tensor,
-        prompt: Prompt,
-        noise: Tensor,
+        self, engine: Engine, pixel_values: Tensor, state: Tensor, prompt: Prompt, noise: Tensor
     ) -> None:
-        self.pixel_values, self.state, self.noise = pixel_values.clone(), state.clone(), noise.clone()
+        self.engine = engine
+        self.pixel_values, self.state, self.prompt, self.noise = pixel_values, state, prompt, noise
+        self.images = self.tokens = pixel_values  # of `see` and `read`
+        self.context: _Context | None = None
+
+    def see(self) -> None:
+        self.images = self.engine.vision(self.pixel_values)
+
+    def read(self) -> None:
+        prompt = self.prompt
+        x = prompt.embeddings.clone()
+        images = self.images.repeat(x.shape[0], 1).to(x.dtype)
+        x.view(-1, x.shape[-1]).index_copy_(0, prompt.image_rows, images)
+        self.tokens = self.engine.language(x, prompt.cosine, prompt.sine, prompt.causal_mask)
+
+    def attend(self) -> None:
+        engine, mask = self.engine, self.prompt.key_mask
+        keys_values = engine.keys_values(engine.features(self.tokens, mask))
+        prefix = engine.flow.prefix(self.state).expand(self.tokens.shape[0], -1, -1)
+        self.context = _Context(prefix, keys_values, mask)
+
+    def denoise(self) -> Tensor:
+        """-> actions [1, H, A] float32."""
+        x, steps = self.noise, self.engine.flow.steps
+        for step in range(steps):
+            x = x + self.velocity(x, step) / steps
+        return x
+
+    def velocity(self, x: Tensor, step: int) -> Tensor:
+        """x [1, H, A] float32 -> [1, H, A] float32, the guidance over the instruction in it."""
+        context = self.context
+        assert context is not None
+        both = self.engine.flow.velocity(
+            x.expand(context.prefix.shape[0], -1, -1), step, context.prefix, context.keys_values, context.mask
+        )
+        if both.shape[0] == 1:
+            return both
+        obeyed, null = both.chunk(2)
+        return null + self.engine.guidance * (obeyed - null)
+
+
+class _Graphs:
+    """The stages captured for one shape of inputs, replayed on copies into their own buffers.
+
+    One graph per stage: so the split into stages is that of the pass itself, and a guide can stand between
+    the steps. All share one memory pool: they are replayed in the order of their capture.
+    """
+
+    def __init__(
+        self, engine: Engine, pixel_values: Tensor, state: Tensor, prompt: Prompt, noise: Tensor
+    ) -> None:
         copies = {name: value.clone() for name, value in vars(prompt).items() if value is not None}
-        self.prompt = replace(prompt, **copies)
+        self.stages = _Stages(
+            engine, pixel_values.clone(), state.clone(), replace(prompt, **copies), noise.clone()
+        )
         self.held: Prompt | None = None  # whose content the buffers hold
         side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
-                run(self.pixel_values, self.state, self.prompt, self.noise)
+                self.stages.see()
+                self.stages.read()
+                self.stages.attend()
+                self.stages.denoise()
         torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.actions = run(self.pixel_values, self.state, self.prompt, self.noise)
+        self.pool = torch.cuda.graph_pool_handle()
+        self.graphs = [self._capture(stage)[0] for stage in (self.stages.see, self.stages.read)]
+        self.graphs.append(self._capture(self.stages.attend)[0])
+        self.denoising, self.actions = self._capture(self.stages.denoise)
+        self.x = self.stages.noise.clone()
+        self.velocities: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
-    def replay(self, pixel_values: Tensor, state: Tensor, prompt: Prompt, noise: Tensor) -> Tensor:
-        self.pixel_values.copy_(pixel_values)
-        self.state.copy_(state)
-        self.noise.copy_(noise)
+    def take(self, pixel_values: Tensor, state: Tensor, prompt: Prompt, noise: Tensor) -> None:
+        self.stages.pixel_values.copy_(pixel_values)
+        self.stages.state.copy_(state)
+        self.stages.noise.copy_(noise)
         if prompt is not self.held:
-            for ours, given in zip(self.prompt.tensors(), prompt.tensors(), strict=True):
+            for ours, given in zip(self.stages.prompt.tensors(), prompt.tensors(), strict=True):
                 ours.copy_(given)
             self.held = prompt
-        self.graph.replay()
+
+    def see(self) -> None:
+        self.graphs[0].replay()
+
+    def read(self) -> None:
+        self.graphs[1].replay()
+
+    def attend(self) -> None:
+        self.graphs[2].replay()
+
+    def denoise(self) -> Tensor:
+        self.denoising.replay()
         return self.actions.clone()
+
+    def velocity(self, x: Tensor, step: int) -> Tensor:
+        """As of `_Stages`; valid until the next replay."""
+        if step not in self.velocities:
+            self.velocities[step] = self._capture(lambda: self.stages.velocity(self.x, step))
+        graph, velocity = self.velocities[step]
+        self.x.copy_(x)
+        graph.replay()
+        return velocity
+
+    def _capture(self, run: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            result = run()
+        return graph, result
 
 
 class _Laps:
-    """Times of stages; waits for the device only where times were asked for."""
+    """Times of stages, on a GPU between events on its stream; nothing where no times were asked for."""
 
     def __init__(self, times: StageTimes | None, device: torch.device) -> None:
-        self.times, self.device, self.last = times, device, time.perf_counter()
+        self.times, self.cuda = times, device.type == "cuda"
+        self.marks: list[tuple[str, Any]] = []
+
+    def __enter__(self) -> _Laps:
+        self("")
+        return self
 
     def __call__(self, stage: str) -> None:
         if self.times is None:
             return
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self.times.seconds[stage], self.last = now - self.last, now
+        mark: Any = time.perf_counter()
+        if self.cuda:
+            mark = torch.cuda.Event(enable_timing=True)
+            mark.record()
+        self.marks.append((stage, mark))
+
+    def __exit__(self, *_: object) -> None:
+        if self.times is None:
+            return
+        if self.cuda:
+            torch.cuda.synchronize()
+        for (_, last), (stage, mark) in pairwise(self.marks):
+            self.times.seconds[stage] = last.elapsed_time(mark) / 1000.0 if self.cuda else mark - last
