@@ -45,7 +45,8 @@ ARGUMENTS = (
     Argument(
         "policy",
         "expert",
-        "'expert' (scripted, twin only), a checkpoint's folder or hub id, or a backend as module:Class",
+        "'expert' (scripted, twin only), a checkpoint's folder or hub id, a policy server as "
+        "tcp://host:port, or a backend as module:Class",
     ),
     Argument(
         "recipe",
@@ -121,13 +122,15 @@ def policy_parameters(policy: str) -> dict[str, str]:
     """
     if policy == "expert" or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", policy):
         return {"backend": policy}
+    if policy.startswith("tcp://"):
+        return {"backend": "server", "checkpoint": policy}
     if Path(policy).expanduser().is_dir():
         return {"backend": "local", "checkpoint": str(Path(policy).expanduser().resolve())}
     if HUB_ID.fullmatch(policy):
         return {"backend": "local", "checkpoint": policy}
     raise ArgumentError(
-        f"policy:={policy!r} is neither expert, nor the folder or hub id (owner/name) of a checkpoint, nor "
-        "module:Class."
+        f"policy:={policy!r} is neither expert, nor the folder or hub id (owner/name) of a checkpoint, nor a "
+        "policy server's tcp://host:port, nor module:Class."
     )
 
 

@@ -156,6 +156,7 @@ class Backend(Protocol):
 BACKENDS: Mapping[str, str] = {
     "expert": "chefmate_policy.inference.expert:ExpertBackend",
     "local": "chefmate_policy.inference.local:LocalBackend",
+    "server": "chefmate_policy.inference.server_backend:ServerBackend",
 }
 """Backend name -> "module:class"."""
 
