@@ -2,9 +2,9 @@
 """Time, memory and accuracy of one inference: `python -m chefmate_policy.inference.bench`, without ROS.
 
 Weights are those of `initialise`, inputs random of real shapes: two cameras of 640x480, the prompt of an
-instruction of twelve tokens. Every variant runs in a process of its own, so that its peak memory is its own; one that
-fails is reported and the others go on. The error is that of the actions against the same weights worked in
-float32 (TF32 off).
+instruction of twelve tokens. Every variant runs in a process of its own, so that its peak memory is its own;
+one that fails is reported and the others go on. The error is that of the actions against the same weights
+worked in float32 (TF32 off).
 """
 
 from __future__ import annotations
@@ -204,11 +204,15 @@ def run_variant(name: str, chosen: str, device: str, iterations: int, seed: int)
 
 
 def _times(ready: Pass, iterations: int) -> dict[str, Any]:
-    given, wall, model, stages = ready.observations, [], [], {stage: [] for stage in STAGES}
+    given = ready.observations
+    wall: list[float] = []
+    model: list[float] = []
+    stages: dict[str, list[float]] = {stage: [] for stage in STAGES}
     cuda = ready.device.type == "cuda"
     for turn in range(iterations + iterations // 5):
         if turn == iterations // 5:  # what came before was the warm-up
-            wall, model, stages = [], [], {stage: [] for stage in STAGES}
+            wall.clear()
+            model.clear()
         index = turn % OBSERVATIONS
         ready.wait()
         started = time.perf_counter()
@@ -349,7 +353,7 @@ def _towards(chunk: Tensor, steps: int = 4, weight: float = 5.0) -> Guide:
 def _mark(cuda: bool) -> Any:
     if not cuda:
         return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
+    event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     return event
 

@@ -367,11 +367,11 @@ class _Laps:
             return
         mark: Any = time.perf_counter()
         if self.cuda:
-            mark = torch.cuda.Event(enable_timing=True)
+            mark = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             mark.record()
         self.marks.append((stage, mark))
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self.times is None:
             return
         if self.cuda:
