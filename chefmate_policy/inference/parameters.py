@@ -26,7 +26,11 @@ class ParameterError(PolicyError):
 Live = partial(Parameter, live=True)  # `execute` at once, the others at the next configure
 
 PARAMETERS = (
-    Live("backend", "expert", "who decides: expert, local (a checkpoint of GR00T N1.5), or module:class"),
+    Live(
+        "backend",
+        "expert",
+        "who decides: expert, local (a checkpoint of GR00T N1.5), server, or module:class",
+    ),
     Live("checkpoint", "", "folder, file, hub id or address, as the backend understands it"),
     Live(
         "cameras",

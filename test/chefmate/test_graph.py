@@ -86,6 +86,12 @@ def test_a_checkpoint_drives_through_the_local_backend(tmp_path: Path) -> None:
     assert "checkpoint" not in by_name(graph.describe({}, ROOT), "policy").parameters
 
 
+def test_an_address_drives_through_the_server_backend() -> None:
+    address = "tcp://gpu:5555?units=degrees&fps=30"
+    parameters = by_name(graph.describe({"policy": address}, ROOT), "policy").parameters
+    assert (parameters["backend"], parameters["checkpoint"]) == ("server", address)
+
+
 def test_shadow_mode_reaches_arm_and_policy() -> None:
     nodes = graph.describe({"execute": "false"}, ROOT)
     assert by_name(nodes, "arm").parameters["execute"] is False
