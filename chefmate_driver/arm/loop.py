@@ -37,7 +37,8 @@ TORQUE_CHECK = 0.05  # s in which every servo's torque registers are looked at o
 QUIET = 0.05  # s of a servo's silence after which the arm brakes; it is a fault after `answer_timeout`
 DOUBLED_LATELY = 2.0  # s after a doubled reply for which an odd reading is blamed on it
 RECONNECT = 0.2  # s between attempts to find lost servos
-LEAD = 0.0015  # s before its place on the grid at which a goal is computed; the filter takes some 0.7 ms
+# s before its place on the grid at which a goal is computed: the filter takes 0.7 ms, 1.3 beside other work
+LEAD = 0.0025
 READ_PERIODS = 2  # a cycle's read may take so many with all its repetitions, and at least SHORTEST_READ
 SHORTEST_READ = 0.02  # s
 MOST_PERIODS = 3  # a step of the filter covers at most this many, however late the cycle
