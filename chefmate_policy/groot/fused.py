@@ -50,6 +50,8 @@ class Linear:
         self.bias = None if biases[0] is None else torch.cat([bias.detach() for bias in biases])
         for part in parts if len(parts) > 1 else []:
             part.weight = part.bias = None  # joined: the model's own copy goes
+        if len(parts) > 1 and self.weight.is_cuda:
+            torch.cuda.empty_cache()  # what went is too small a piece for the next joined weight
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
