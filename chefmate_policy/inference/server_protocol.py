@@ -57,7 +57,7 @@ def unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, object_hook=_decode)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise ProtocolError(
-            f"{len(data)} bytes are no msgpack message ({error or type(error).__name__})"
+            f"{len(data)} bytes are no msgpack message ({str(error) or type(error).__name__})"
         ) from error
 
 
