@@ -100,7 +100,8 @@ class LoopFigures:
         return (
             f"{self.rate:g} Hz, {self.load}, {self.seconds:g} s ({self.scheduling}): p50 {driver.p50:.3f} "
             f"p99 {driver.p99:.3f} worst {driver.worst:.2f} ms{handed}, missed {driver.missed}; "
-            f"bare loop p50 {bare.p50:.3f} p99 {bare.p99:.3f} worst {bare.worst:.2f} ms, missed {bare.missed}; p99 goal "
+            f"bare loop p50 {bare.p50:.3f} p99 {bare.p99:.3f} worst {bare.worst:.2f} ms, "
+            f"missed {bare.missed}; p99 goal "
             f"{self.goal:g} ms: {'met' if self.met else 'MISSED'}"
         )
 
