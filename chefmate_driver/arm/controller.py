@@ -89,6 +89,7 @@ class ArmController:
         self.blind = ""  # which servo does not answer; empty: all do
         self.let_go = False  # True: torque has to go off now, the arm is parked or cannot be
         self.active = False  # False: the lifecycle node is not active, trajectories are refused
+        self.leaving = False  # True: the node ends, only its own parking moves the arm
         self.rejected = 0  # trajectories refused since start
         self.connected = False  # every servo answers
         self.torque = False
@@ -159,12 +160,15 @@ class ArmController:
         partly: what is to be said if only some servos hold.
 
         torque: the servos hold already (an earlier node left them so): their own goals, rad, become the
-        reference, and nothing is written. A joint far from its goal is taken as it is measured.
+        reference, and nothing is written. A joint far from its goal is taken as it is measured, the gripper of
+        an arm that holds apart: it squeezes something, and keeps it.
         """
         self.connected, self.blind = True, ""
         self.update(position, np.zeros(6))
         self.torque = torque and not self.fault
-        self.safety.reset(np.where(np.abs(goals - position) < PUSHING, goals, position))
+        near = np.abs(goals - position) < PUSHING
+        near[GRIPPER] |= self.torque
+        self.safety.reset(np.where(near, goals, position))
         self._clear(LEFT_HOLDING if self.torque else partly)
 
     def lose(self, reason: str) -> None:
@@ -174,9 +178,14 @@ class ArmController:
 
     def disconnect(self) -> None:
         """The port is given back on purpose. The servos keep their torque; a latched e-stop stays."""
-        self.connected = self.torque = False
+        self.connected = self.torque = self.leaving = False
         self.fault = ""
         self._clear("")
+
+    def leave(self, reason: str) -> None:
+        """The node ends: brakes, and takes nothing from outside any more. `move_slowly` still parks."""
+        self.leaving = True
+        self.brake(reason)
 
     def activate(self) -> None:
         """Trajectories are taken from now on, the policy's only after a pause. Nothing moves by that."""
@@ -222,6 +231,8 @@ class ArmController:
         driving one: chunk and status come on two topics, so the chunk may overtake the status sent before it.
         """
         self._check_may_move()
+        if self.leaving:
+            raise TrajectoryRejectedError("the arm node ends")
         if self._mode is _Mode.TELEOP:
             raise TrajectoryRejectedError("the arm is TELEOPERATED; end that with arm/teleop first")
         if trajectory.leased:
@@ -265,8 +276,8 @@ class ArmController:
             self._check_may_move()
         except TrajectoryRejectedError as error:
             raise TransitionError(str(error)) from error
-        if not self.execute:
-            raise TransitionError(SHADOW)
+        if not self.execute or self.leaving:
+            raise TransitionError("the arm node ends" if self.leaving else SHADOW)
         if self.leader.stale(now):
             age = self.leader.age(now)
             heard = f"for {age:.2f} s" if np.isfinite(age) else "yet"

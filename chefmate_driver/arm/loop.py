@@ -143,6 +143,7 @@ class ArmLoop:
         now = time.monotonic()
         self._servos = servos
         self._heard = dict.fromkeys(servos.ids, now)
+        self._measured = now
         self._torque_checked = now
         # An arm that holds already has the limits that an earlier node wrote; others get theirs with torque.
         self._limits, self._sinking = limits if all(torque) else {}, None
@@ -301,10 +302,16 @@ class ArmLoop:
         ]
         quiet = [joint for joint in servos.units.joints if now - self._heard[joint.id] > QUIET]
         names = ", ".join(f"{joint.id} ({joint.name})" for joint in quiet)
+        blind = f"servo {names} has not answered for {QUIET:g} s" if quiet else ""
+        # Servos that are silent in turns: each answers often enough, and where the arm is nobody knows.
+        limit = max(QUIET, 2.0 * self.grid.period)
+        if not blind and len(feedback) < len(servos.ids) and now - self._measured > limit:
+            missing = ", ".join(str(id) for id in servos.ids if id not in feedback)
+            blind = f"no reading of all servos for {limit:g} s, servo {missing} has not answered last"
         with self._lock:
             # One that is back is not in sight before its torque is: it may have lost its supply.
-            if self.controller.connected and (quiet or not self._unsure):
-                self.controller.lose_sight(f"servo {names} has not answered for {QUIET:g} s" if quiet else "")
+            if self.controller.connected and (blind or not self._unsure):
+                self.controller.lose_sight(blind)
             if silent and self.controller.connected:
                 self.controller.lose(
                     f"servo {', '.join(silent)} has not answered for {self._answer_timeout:g} s; "
@@ -482,7 +489,13 @@ class ArmLoop:
             self._limits = dict(zip(servos.ids, self.protection.torque_limits.tolist(), strict=True))
             servos.limit_torque(self._limits, confirm=True)
         self._sinking = None
-        goals = servos.enable()
+        try:
+            goals = servos.enable()
+        except (ArmError, FeetechError) as error:
+            # Some may hold by now: that is no READY arm, and nobody would watch them.
+            with self._lock:
+                self.controller.fail(f"torque could not be switched on: {error}; call arm/torque again")
+            raise
         self.snapshot.torque = dict.fromkeys(servos.ids, True)
         self.snapshot.torque_limit = dict(self._limits)
         with self._lock:

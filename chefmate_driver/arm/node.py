@@ -164,8 +164,10 @@ class ArmNode(LifecycleNode):
         if self.loop is None:
             return
         log = self.get_logger()
-        held = self._hold("the arm node ends")
         controller = self._controller
+        with self.loop.edit():
+            controller.leave("the arm node ends")
+        held = self._hold("the arm node ends")
         if controller.torque and controller.active and held and self._value("park_on_shutdown"):
             log.info(self._park_now())
         elif controller.torque:
@@ -392,6 +394,8 @@ class ArmNode(LifecycleNode):
             return reply
         try:
             with self.loop.edit():
+                if self._controller.leaving:
+                    raise ArmError("the arm node ends")
                 duration = self._move(pose)
         except ArmError as error:
             reply.success, reply.message = False, str(error)

@@ -452,3 +452,32 @@ def test_a_trajectory_that_the_filter_stops_says_so() -> None:
     arm.run(3.0)
     assert arm.control.state is ArmState.HOLDING
     assert arm.control.reason == "stopped by the safety filter: table"
+
+
+def test_an_arm_whose_node_ends_takes_nobodys_trajectory_and_still_parks() -> None:
+    arm = Arm()
+    arm.send()
+    arm.run(0.3)
+    arm.control.leave("the arm node ends")
+    with pytest.raises(TrajectoryRejectedError, match="the arm node ends"):
+        arm.send()
+    arm.run(0.5)
+    with pytest.raises(TrajectoryRejectedError, match="the arm node ends"):
+        arm.send(leased=True)
+    arm.lead(START)
+    with pytest.raises(TransitionError, match="the arm node ends"):
+        arm.control.engage(arm.now)
+    assert arm.control.state is ArmState.HOLDING
+    arm.control.move_slowly([START[:5]], 0.8, arm.now)
+    arm.run(2.0)
+    assert arm.position[:5] == pytest.approx(START[:5], abs=5e-3)
+
+
+def test_a_gripper_that_squeezes_when_a_node_takes_over_keeps_its_goal() -> None:
+    arm = Arm(torque=False)
+    goals = START.copy()
+    goals[5] = 0.0  # it is held open at 0.3 by what it squeezes
+    arm.control.connect(START, goals, True)
+    assert arm.control.safety.position == pytest.approx(goals)
+    arm.control.connect(START, goals, False)
+    assert arm.control.safety.position == pytest.approx(START)
