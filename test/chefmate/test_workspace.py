@@ -17,8 +17,11 @@ OURS = {"chefmate", "chefmate_driver", "chefmate_policy", "chefmate_ros"}
 ROSDEP = {
     "cv2": "python3-opencv",
     "numpy": "python3-numpy",
+    "matplotlib": "python3-matplotlib",
+    "msgpack": "python3-msgpack",
     "serial": "python3-serial",
     "yaml": "python3-yaml",
+    "zmq": "python3-zmq",
     "scipy": "python3-scipy",
     "pytest": "python3-pytest",
     "hypothesis": "python3-hypothesis",
