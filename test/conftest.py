@@ -25,6 +25,8 @@ from chefmate.domain import free_domain
 from chefmate.supervisor import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
+# A test run in a shell's background inherits an ignored SIGINT, and every process that it starts would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Folders of tests that processes, ptys and clocks decide.

@@ -245,7 +245,7 @@ def test_ctrl_c_during_the_sweep_leaves_the_eeprom_as_it_was(fresh: EmulatedPort
         shown, _ = process.communicate(timeout=30.0)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 130, shown
     assert "the servos hold what they held before" in shown and "interrupted" in shown
     assert eeprom(fresh) == before
 
