@@ -160,8 +160,8 @@ class ArmController:
         partly: what is to be said if only some servos hold.
 
         torque: the servos hold already (an earlier node left them so): their own goals, rad, become the
-        reference, and nothing is written. A joint far from its goal is taken as it is measured, the gripper of
-        an arm that holds apart: it squeezes something, and keeps it.
+        reference, and nothing is written. A joint far from its goal is taken as it is measured, the gripper
+        of an arm that holds apart: it squeezes something, and keeps it.
         """
         self.connected, self.blind = True, ""
         self.update(position, np.zeros(6))
