@@ -28,6 +28,7 @@ SETTLE_TIME = 0.5  # s, longest wait for it after an e-stop
 # After an e-stop the goal moves to the measured pose if the two differ by more: what pushes against an
 # obstacle lets go, what merely sags under its weight stays.
 PUSHING = 0.05  # rad
+UNLOADED = 0.003  # rad, two servo ticks
 RELEASE_MARGIN = 3.0  # s beyond the computed time of the park move before a release
 WELL = Verdict(Stage.NORMAL, 1.0, (), "", 1.0)
 
@@ -480,7 +481,9 @@ class ArmController:
             if np.abs(self.measured_velocity).max() > SETTLED_SPEED and now < self._settle_until:
                 return None
             target = self.safety.position.copy()
-            pushing = np.abs(self.measured - target) > PUSHING
+            # A protected joint is in trouble now: with a stiff servo a smaller error is full torque, too.
+            limit = UNLOADED if self.verdict.stage >= Stage.HOLD else PUSHING
+            pushing = np.abs(self.measured - target) > limit
             pushing[GRIPPER] = False  # what it holds stays held
             self._settle_target = np.where(pushing, self.measured, target)
         command = self.safety.step(self._settle_target, dt)
