@@ -362,7 +362,7 @@ def test_stale_goals_in_the_servos_do_not_make_the_start_jump(
     graph.until_state("HOLDING", 20.0)
     graph.listener.spin(0.3)
     assert plant.positions == pytest.approx(START, abs=3e-3)
-    assert max(np.abs(state.velocity).max() for state in graph.states) < 0.1
+    assert max(np.abs(state.velocity).max() for state in graph.states) < 0.02
 
 
 def test_shadow_mode_never_writes_a_goal(

@@ -15,7 +15,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-pytestmark = [pytest.mark.graph, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.graph, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 CHEFMATE = ["python", "-m", "chefmate"]
 
@@ -23,7 +23,7 @@ CHEFMATE = ["python", "-m", "chefmate"]
 def test_sandwich_leaves_picture_bag_and_result(start_process: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = start_process([*CHEFMATE, "sandwich", "--seed", "1", "--out", str(out)])
-    code = job.wait(480)
+    code = job.wait(240)
     assert code == 0, job.output
     result = json.loads((out / "result.json").read_text())
     assert (result["outcome"], result["seed"], result["truth_agrees"]) == ("SUCCESS", 1, True)
