@@ -158,7 +158,7 @@ class Job:
             self._run(client, out)
 
     def _run(self, client: SandwichClient, out: Path) -> None:
-        from chefmate_msgs.msg import SequencerStatus
+        from chefmate_msgs.msg import ArmHealth, SequencerStatus
 
         from chefmate.observer import Observer, stack
 
@@ -175,9 +175,21 @@ class Job:
             self.report.reason = self.report.reason or f"not ready within {READY_PATIENCE:g} s: {why}"
             return
         lines = StepLines(self.say)
+        # A fault waits for somebody who re-arms the arm, and a job has nobody.
+        fault = ""
+
+        def go_on() -> bool:
+            nonlocal fault
+            arm = observer.arm
+            if arm is not None and arm.state == ArmHealth.FAULT:
+                fault = fault or f"the arm is FAULT: {arm.reason}"
+            return not fault and self.check()
+
+        client.on_idle = go_on
         result = client.make(self.report.recipe, on_feedback=lines)
+        client.on_idle = self.check
         lines.finish(result.steps)
-        self.report.outcome, self.report.reason = result.outcome, result.reason or self.report.reason
+        self.report.outcome, self.report.reason = result.outcome, fault or result.reason or self.report.reason
         self.report.steps = [
             {
                 "instruction": step.instruction,
