@@ -14,16 +14,20 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the tests' own modules, with --import-mode=importlib
 
+from chefmate_driver.arm.calibration import read_calibration
 from chefmate_driver.arm.emulated import emulated_arm
+from chefmate_driver.arm.units import ArmUnits
 from chefmate_driver.feetech.emulator import EmulatedPort
 from chefmate_driver.feetech.plant import SimplePlant
 
 
 @pytest.fixture
 def plant() -> SimplePlant:
-    from arm_graph import START
+    """Joints that stand on whole ticks: a servo that takes over a pose between two of them creeps to one."""
+    from arm_graph import START, TWIN
 
-    return SimplePlant(START)
+    units = ArmUnits(read_calibration(TWIN))
+    return SimplePlant([float(angle) for angle in units.radians(units.ticks(START))])
 
 
 @pytest.fixture
