@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
-from chefmate_driver.feetech.adapter import AdapterLatency
-from chefmate_driver.feetech.counters import ErrorCounts, total
 from chefmate_driver.feetech.errors import (
     BusProtocolError,
     EepromError,
@@ -25,20 +22,17 @@ from chefmate_driver.feetech.errors import (
     RegisterError,
     ServoMissingError,
 )
+from chefmate_driver.feetech.line import ServoLine
 from chefmate_driver.feetech.packet import (
-    BITS_PER_BYTE,
     MAX_ID,
     OVERHEAD,
     Instruction,
-    Packet,
-    PacketParser,
     encode,
     encode_sync_read,
     encode_sync_write,
 )
 from chefmate_driver.feetech.ports import stable_name
 from chefmate_driver.feetech.registers import BAUD_RATES, RAM_ADDRESS, Area, Register, register
-from chefmate_driver.feetech.serial_port import SerialPort
 
 PROBES = 3  # pings of one probe; replies of two servos with one id collide, or not, by chance
 LOCK = register("lock").address
@@ -66,35 +60,7 @@ class Probe:
         return self.most_replies > 1 or self.odd_bytes > 0
 
 
-class Replies:
-    """Sorts the packets that come upon one request."""
-
-    __slots__ = ("conflicts", "extra", "found", "sizes", "status", "strangers")
-
-    def __init__(self, sizes: Mapping[int, int]) -> None:
-        """sizes: parameter bytes that are expected, by id of the servos that were asked."""
-        self.sizes = sizes
-        self.found: dict[int, bytes] = {}  # parameters by id
-        self.status: dict[int, int] = {}  # error byte by id
-        self.extra: list[int] = []  # ids that replied once more
-        self.conflicts: set[int] = set()  # those of which the replies differ
-        self.strangers: list[Packet] = []  # of other ids, or of other sizes
-
-    def take(self, packet: Packet) -> None:
-        """One valid packet."""
-        id = packet.id
-        if self.sizes.get(id) != len(packet.parameters):
-            self.strangers.append(packet)
-            return
-        if id in self.found:
-            self.extra.append(id)
-            if self.found[id] != packet.parameters:
-                self.conflicts.add(id)
-        self.found[id] = packet.parameters
-        self.status[id] = packet.code
-
-
-class FeetechBus:
+class FeetechBus(ServoLine):
     """Verbs of the bus: ping, read, write, sync_read, sync_write. A context manager."""
 
     def __init__(
@@ -106,21 +72,10 @@ class FeetechBus:
         lost. retries: how often a request is repeated. Raises PortNotFoundError, BusPortBusyError or
         FeetechError.
         """
-        self.port, self.baudrate = port, baudrate
-        self.reply_timeout, self.retries = reply_timeout, retries
-        self.counters: defaultdict[int, ErrorCounts] = defaultdict(ErrorCounts)  # by servo id
-        self.status: dict[int, int] = {}  # error byte of the newest reply by servo id
-        self.transactions = 0  # requests that got (or should have got) replies
+        super().__init__(port, baudrate, reply_timeout)
+        self.retries = retries
         self.failures = 0  # transactions that failed after all repetitions
-        self.stray_packets = 0  # valid packets of servos that nobody asked lately
-        self._parser = PacketParser()
-        self._serial = SerialPort(port, baudrate)
         self.stable_port = stable_name(port)  # name under which the device is found after unplugging
-        self._heard = 0  # bytes received for the present request
-        self._overdue: set[int] = set()  # ids whose reply to the newest request is missing
-        self._overdue_of = b""  # what they were asked for
-        self._answered: set[int] = set()  # ids that replied to the newest request
-        self._silent: set[int] = set()  # ids that did not even answer late
         self._unlocked: set[int] = set()  # ids whose EEPROM is open
 
     def __enter__(self) -> FeetechBus:
@@ -130,39 +85,6 @@ class FeetechBus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def close(self) -> None:
-        """Frees the port. The servos keep doing what they were told."""
-        self._serial.close()
-
-    @property
-    def errors(self) -> dict[int, int]:
-        """Requests without a usable reply (each repetition counts) by servo id, where there were any."""
-        return {id: counts.failed for id, counts in self.counters.items() if counts.failed}
-
-    @property
-    def error_kinds(self) -> dict[int, dict[str, int]]:
-        """Counts by servo id and kind, see ErrorCounts; only servos with which something happened."""
-        return {id: counts.as_dict() for id, counts in self.counters.items()}
-
-    @property
-    def totals(self) -> ErrorCounts:
-        """Counts of all servos together."""
-        return total(self.counters.values()) if self.counters else ErrorCounts()
-
-    @property
-    def garbage(self) -> int:
-        """Bytes received that were no part of a valid packet."""
-        return self._parser.discarded
-
-    @property
-    def latency(self) -> AdapterLatency:
-        """How the adapter hands over bytes, as it was when the port was opened."""
-        return self._serial.low_latency
-
-    def wire_time(self, *sizes: int) -> float:
-        """s that so many bytes take on the wire."""
-        return sum(sizes) * BITS_PER_BYTE / self.baudrate
 
     def ping(self, id: int) -> int:
         """Error byte of the servo. ServoMissingError or BusProtocolError if it does not answer."""
@@ -176,17 +98,26 @@ class FeetechBus:
         """
         replies = most = odd = sent = 0
         for _ in range(pings):
-            self._drain()
+            question = object()
+            self._settle({id: 0}, question, math.inf)
             before = self._parser.discarded
             self._serial.write(encode(id, Instruction.PING))
             sent += 1
-            packets = self._listen(self.wire_time(2 * OVERHEAD) + self.reply_timeout)
-            mine = [packet for packet in packets if packet.id == id and not packet.parameters]
-            for packet in mine:
-                self.status[id] = packet.code
-            strange = sum(OVERHEAD + len(packet.parameters) for packet in packets if packet not in mine)
-            replies += len(mine)
-            most = max(most, len(mine))
+            self._outstanding.ask(id, 0, question)
+            mine = strange = 0
+            for packet in self._listen(self.wire_time(2 * OVERHEAD) + self.reply_timeout):
+                size = len(packet.parameters)
+                doubtful = self._outstanding.doubtful(id, 0, question)
+                owed = self._outstanding.arrived(packet.id, size)
+                if packet.id == id and not size and not doubtful:
+                    self.status[id] = packet.code
+                    mine += 1
+                elif owed:
+                    self._count_late(packet)
+                else:
+                    strange += OVERHEAD + size
+            replies += mine
+            most = max(most, mine)
             odd += self._parser.discarded - before + strange
             if not mine and not odd:
                 break
@@ -243,7 +174,9 @@ class FeetechBus:
         `deadline` (s, monotonic clock).
         """
         request = encode_sync_read(address, size, ids)
-        found = self._exchange(request, dict.fromkeys(ids, size), latest=deadline)
+        # A late reply of an earlier cycle is merely older. Who asks to be sure wants a new one.
+        question = object() if patient else (address, size)
+        found = self._exchange(request, dict.fromkeys(ids, size), question, latest=deadline)
         if len(found) == len(ids):
             return found
         for _ in range(self.retries):
@@ -252,7 +185,7 @@ class FeetechBus:
                 break
             self._count_retry(missing)
             request = encode_sync_read(address, size, missing)
-            found |= self._exchange(request, dict.fromkeys(missing, size), latest=deadline)
+            found |= self._exchange(request, dict.fromkeys(missing, size), question, latest=deadline)
         if len(found) < len(ids):
             self.failures += 1
         return found
@@ -268,8 +201,11 @@ class FeetechBus:
         self._serial.write(encode_sync_write(address, values))
 
     def scan(self, ids: Sequence[int] = range(1, MAX_ID)) -> list[int]:
-        """Ids that answer a ping, each asked once."""
-        return [id for id in ids if id in self._exchange(encode(id, Instruction.PING), {id: 0}, count=False)]
+        """Ids that answer a ping, each asked once; also those that answer while the next ones are asked."""
+        before = self.late_replies(ids)
+        found = {id for id in ids if id in self._exchange(encode(id, Instruction.PING), {id: 0}, count=False)}
+        late = self.late_replies(ids, self.reply_timeout)
+        return [id for id in ids if id in found or late[id] > before[id]]
 
     @contextmanager
     def eeprom(self, ids: Sequence[int]) -> Iterator[FeetechBus]:
@@ -360,17 +296,25 @@ class FeetechBus:
                 self._allow([id], "unlocking it (register lock = 0)")
 
     def _request(self, request: bytes, sizes: dict[int, int], what: str) -> dict[int, bytes]:
-        heard = 0
+        heard, late = 0, self.late_replies(sizes)
+        question = object()
         for attempt in range(self.retries + 1):
             if attempt:
                 self._count_retry(list(sizes))
-            found = self._exchange(request, sizes)
+            found = self._exchange(request, sizes, question)
             if len(found) == len(sizes):
                 return found
             heard += self._heard
         self.failures += 1
         self._heard = heard
-        raise self._failure(what, [id for id in sizes if id not in found], strange=heard > 0)
+        missing = [id for id in sizes if id not in found]
+        if self.late_replies(sizes) != late:
+            raise ServoMissingError(
+                f"{what} on {self.port}: servo {', '.join(map(str, missing))} answers later than "
+                f"{1e3 * self.reply_timeout:g} ms; raise `reply_timeout`, and look at the adapter "
+                "(chefmate doctor)"
+            )
+        raise self._failure(what, missing, strange=heard > 0)
 
     def _failure(self, what: str, missing: list[int], *, strange: bool) -> FeetechError:
         """strange: bytes came, and no reply among them."""
@@ -388,132 +332,6 @@ class FeetechBus:
     def _count_retry(self, ids: Sequence[int]) -> None:
         for id in ids:
             self.counters[id].retries += 1
-
-    def _exchange(
-        self, request: bytes, sizes: Mapping[int, int], *, count: bool = True, latest: float = math.inf
-    ) -> dict[int, bytes]:
-        """Sends a request; returns the payload of each timely reply of the size in `sizes`."""
-        self.transactions += 1
-        subject = request[4:7]  # instruction, address, size: replies to equal ones cannot be told apart
-        self._settle(subject, latest)
-        parser = self._parser
-        discarded = parser.discarded
-        self._serial.write(request)
-        expected = sum(sizes.values()) + OVERHEAD * len(sizes)
-        deadline = time.monotonic() + self.wire_time(len(request), expected) + self.reply_timeout
-        deadline = min(deadline, latest)
-        replies = Replies(sizes)
-        found = replies.found
-        self._heard = 0
-        while len(found) < len(sizes):
-            remaining = deadline - time.monotonic()
-            if remaining <= 0.0:
-                break
-            data = self._serial.read(remaining)
-            self._heard += len(data)
-            for packet in parser.feed(data):
-                replies.take(packet)
-        if len(found) < len(sizes):
-            for packet in parser.finish():
-                replies.take(packet)
-        if replies.extra:
-            self._count_extra(replies)
-        self.status.update(replies.status)
-        self._answered = set(replies.status)
-        if len(found) == len(sizes):
-            if replies.strangers:
-                self._count_strangers(replies.strangers, sizes)
-            if self._silent:
-                self._silent.difference_update(found)
-            return found
-        missing = [id for id in sizes if id not in replies.status]
-        if count:
-            self._count_missing(missing, sizes, replies.strangers, parser.discarded - discarded)
-        self._silent.difference_update(found)
-        self._overdue, self._overdue_of = set(missing), subject
-        return found
-
-    def _count_extra(self, replies: Replies) -> None:
-        """Two replies of one id: one of them is late, or two servos have that id. If they differ, neither is
-        believed."""
-        for id in replies.extra:
-            if id in self._overdue:
-                self._overdue.discard(id)
-                self.counters[id].late += 1
-            else:
-                self.counters[id].duplicate += 1
-        for id in replies.conflicts:
-            del replies.found[id]
-
-    def _count_strangers(self, strangers: Sequence[Packet], sizes: Mapping[int, int]) -> None:
-        for packet in strangers:
-            if packet.id in self._overdue:
-                self._overdue.discard(packet.id)
-                self.counters[packet.id].late += 1
-            elif packet.id not in sizes:
-                self.stray_packets += 1
-
-    def _count_missing(
-        self, missing: Sequence[int], sizes: Mapping[int, int], strangers: Sequence[Packet], odd: int
-    ) -> None:
-        """One kind for each reply that did not come, by what came instead. odd: bytes of no packet."""
-        others = sum(1 for packet in strangers if packet.id not in sizes and packet.id not in self._overdue)
-        misfits = {packet.id for packet in strangers} | self._parser.accused
-        for id in missing:
-            counts = self.counters[id]
-            if id in misfits:
-                counts.corrupt += 1
-                odd -= OVERHEAD + sizes[id]
-            elif others:
-                counts.wrong_id += 1
-                others -= 1
-            elif odd > 0:
-                counts.corrupt += 1
-                odd -= OVERHEAD + sizes[id]
-            else:
-                counts.lost += 1
-
-    def _settle(self, subject: bytes, latest: float) -> None:
-        """Makes sure that no reply to an earlier request is taken for one to the next.
-
-        Replies carry no number. So after a missing one the line is watched for one more timeout, unless the
-        same thing is asked again (then a late reply is merely older) or the servo has been silent all along.
-        """
-        if self._overdue and subject != self._overdue_of and not self._overdue <= self._silent:
-            deadline = min(time.monotonic() + self.reply_timeout, latest)
-            while self._overdue and (left := deadline - time.monotonic()) > 0.0:
-                self._drop(self._serial.read(left))
-            self._silent |= self._overdue
-            self._overdue.clear()
-        self._drain()
-        if subject != self._overdue_of:
-            self._overdue.clear()
-
-    def _drain(self) -> None:
-        """Forgets what came since the newest request was done with."""
-        data = self._serial.read(0.0)
-        while data:
-            self._drop(data)
-            data = self._serial.read(0.0)
-        self._parser.clear()
-
-    def _drop(self, data: bytes) -> None:
-        for packet in self._parser.feed(data):
-            if packet.id in self._overdue:
-                self._overdue.discard(packet.id)
-                self.counters[packet.id].late += 1
-            elif packet.id in self._answered:
-                self.counters[packet.id].duplicate += 1
-            else:
-                self.stray_packets += 1
-
-    def _listen(self, seconds: float) -> list[Packet]:
-        """All packets of the next `seconds`."""
-        deadline = time.monotonic() + seconds
-        packets: list[Packet] = []
-        while (left := deadline - time.monotonic()) > 0.0:
-            packets += self._parser.feed(self._serial.read(left))
-        return packets + self._parser.finish()
 
 
 def _writable(name: str) -> Register:

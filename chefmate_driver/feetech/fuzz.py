@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
-from chefmate_driver.feetech.bus import Replies
+from chefmate_driver.feetech.line import Replies
 from chefmate_driver.feetech.packet import PacketParser
 from chefmate_driver.feetech.registers import FEEDBACK_SIZE, Feedback, decode_feedback, within_one_turn
 

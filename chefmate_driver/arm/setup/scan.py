@@ -17,6 +17,7 @@ from chefmate_driver.feetech.registers import BAUD_RATES, MODEL_STS3215, VOLTAGE
 
 ALL_IDS = range(MAX_ID + 1)
 STANDARD_IDS = range(1, len(JOINT_NAMES) + 1)
+PATIENT = 5.0  # times the reply timeout, for ids that have answered too late
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +45,31 @@ def scan(
 ) -> list[FoundServo]:
     """Every servo that answers at the bus's baud rate; a silent id costs one reply timeout.
 
-    `look` is called with each id before it is asked. BusLostError.
+    `look` is called with each id before it is asked. Ids that answer too late are asked again, with more
+    patience. BusLostError.
     """
-    found = []
-    for id in ids:
+    asked = list(ids)
+    before = bus.late_replies(asked)
+    found = {}
+    for id in asked:
         look(id)
-        probe = bus.probe(id)
-        if probe.present:
-            found.append(_describe(bus, id, probe.duplicate))
-    return found
+        if servo := _look_for(bus, id):
+            found[id] = servo
+    late = bus.late_replies(asked, bus.reply_timeout)
+    timeout = bus.reply_timeout
+    bus.reply_timeout = PATIENT * timeout
+    try:
+        for id in asked:
+            if id not in found and late[id] > before[id] and (servo := _look_for(bus, id)):
+                found[id] = servo
+    finally:
+        bus.reply_timeout = timeout
+    return [found[id] for id in asked if id in found]
+
+
+def _look_for(bus: FeetechBus, id: int) -> FoundServo | None:
+    probe = bus.probe(id)
+    return _describe(bus, id, probe.duplicate) if probe.present else None
 
 
 def _describe(bus: FeetechBus, id: int, duplicate: bool) -> FoundServo:
