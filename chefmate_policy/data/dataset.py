@@ -53,6 +53,7 @@ class Episode:
     instructions: tuple[str, ...]
     data: Path
     videos: Mapping[str, Clip] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)  # whatever else the metadata says of it
 
 
 class Dataset:
@@ -158,7 +159,7 @@ class Dataset:
             for camera in self.info.cameras
         }
         data = self.root / self.info.data_path.format(**place)
-        return Episode(index, int(row["length"]), tuple(row["tasks"]), data, videos)
+        return Episode(index, int(row["length"]), tuple(row["tasks"]), data, videos, _extra(row))
 
     def _episode_of_row(self, row: Mapping[str, Any]) -> Episode:
         def place(group: str) -> dict[str, int]:
@@ -171,10 +172,17 @@ class Dataset:
             start, end = (float(row[f"{group}/{key}"]) for key in ("from_timestamp", "to_timestamp"))
             videos[camera] = Clip(file, start, end)
         data = self.root / self.info.data_path.format(**place("data"))
-        return Episode(int(row["episode_index"]), int(row["length"]), tuple(row["tasks"]), data, videos)
+        index, length = int(row["episode_index"]), int(row["length"])
+        return Episode(index, length, tuple(row["tasks"]), data, videos, _extra(row))
 
 
 IMAGES = ("video", "image")
+ROW_KEYS = frozenset({"episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index"})
+
+
+def _extra(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What is in an episode's row beyond the format's own keys (those with a slash are v3.0's)."""
+    return {key: value for key, value in row.items() if key not in ROW_KEYS and "/" not in key}
 
 
 def default_modality(info: Info) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chefmate_policy.data.dataset import default_modality
-from chefmate_policy.data.dataset_statistics import picture_statistics, statistics
+from chefmate_policy.data.dataset_statistics import PictureHistogram, statistics
 from chefmate_policy.data.lerobot_layout import (
     ACTION,
     EPISODE_STATS_JSONL,
@@ -41,12 +42,20 @@ from chefmate_policy.data.lerobot_layout import (
     DatasetError,
     Info,
 )
-from chefmate_policy.data.video import CODEC, PIXELS, Picture, VideoWriter
+from chefmate_policy.data.video import CODEC, PIXELS, Picture, VideoWriter, probe
 
-__all__ = ["DatasetWriter"]
+__all__ = ["DatasetWriter", "Encoded"]
 
 PICTURES_IN_STATISTICS = 16  # of each episode and camera, evenly spaced
 SAMPLED_SIDE = 150  # pixels; longer sides are thinned out for the statistics
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A camera's pictures of an episode: a video of the dataset's rate and size, and their histogram."""
+
+    file: Path
+    histogram: PictureHistogram
 
 
 class DatasetWriter:
@@ -81,25 +90,33 @@ class DatasetWriter:
         self._rows: list[dict[str, Any]] = []
         self._stats: list[dict[str, dict[str, list[Any]]]] = []
         self._columns: list[dict[str, NDArray[Any]]] = []
-        self._samples: dict[str, list[NDArray[np.uint8]]] = {key: [] for key in self._cameras}
+        self._histograms = {key: PictureHistogram() for key in self._cameras}
+        self._pictures = dict.fromkeys(self._cameras, 0)
         self._frames = 0
+
+    @property
+    def frames(self) -> int:
+        """Frames so far."""
+        return self._frames
 
     def add_episode(
         self,
         instruction: str,
         states: NDArray[Any],
         actions: NDArray[Any],
-        images: Mapping[str, Iterable[Picture]],
+        images: Mapping[str, Iterable[Picture] | Encoded],
+        extra: Mapping[str, str | int | float | bool] | None = None,
     ) -> int:
         """One episode: states and actions [frames, joints] in the dataset's units, pictures by camera.
 
+        extra: what else the metadata shall say of it (`Episode.extra`), the same keys for every episode.
         Returns its index. Raises DatasetError, and the episode is not part of the dataset: other shapes,
         values that are not finite, no instruction, other cameras, another number or size of pictures.
         """
         index, length = len(self._rows), len(states)
         where = f"{self.root}, episode {index}"
         self._check(where, instruction, states, actions, images)
-        thin: dict[str, NDArray[np.uint8]] = {}
+        thin: dict[str, tuple[PictureHistogram, int]] = {}
         videos: list[Path] = []
         try:
             for camera in self._cameras:
@@ -124,12 +141,13 @@ class DatasetWriter:
         }
         self._write_table(columns, self._file(0, index))
         stats = {key: statistics(values) for key, values in columns.items()}
-        stats.update({camera: picture_statistics(sample) for camera, sample in thin.items()})
-        for camera, sample in thin.items():
-            self._samples[camera].append(sample)
+        for camera, (histogram, count) in thin.items():
+            stats[camera] = histogram.statistics(count)
+            self._histograms[camera].merge(histogram)
+            self._pictures[camera] += count
         self._columns.append(columns)
         self._stats.append(stats)
-        self._rows.append({"episode_index": index, "tasks": [instruction], "length": length})
+        self._rows.append({"episode_index": index, "tasks": [instruction], "length": length, **(extra or {})})
         self._frames += length
         return index
 
@@ -141,8 +159,8 @@ class DatasetWriter:
             key: statistics(np.concatenate([columns[key] for columns in self._columns]))
             for key in self._columns[0]
         }
-        for camera, samples in self._samples.items():
-            stats[camera] = picture_statistics(np.concatenate(samples))
+        for camera, histogram in self._histograms.items():
+            stats[camera] = histogram.statistics(self._pictures[camera])
         self._json(STATS, stats)
         if self.version == V2_1:
             self._lines(TASKS_JSONL, [{"task_index": i, "task": text} for text, i in self._tasks.items()])
@@ -165,6 +183,14 @@ class DatasetWriter:
             raise DatasetError(f"{self.root} cannot be put in place: {error.strerror}") from None
         _to_disk(str(self.root.parent))
 
+    def note(self, name: str, content: Any) -> None:
+        """Puts a JSON file of the caller's into meta/."""
+        self._json(Path("meta") / name, content)
+
+    def note_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """The same with one JSON object per line."""
+        self._lines(Path("meta") / name, rows)
+
     def discard(self) -> None:
         """Removes what was written so far."""
         shutil.rmtree(self._part, ignore_errors=True)
@@ -185,7 +211,7 @@ class DatasetWriter:
         instruction: str,
         states: NDArray[Any],
         actions: NDArray[Any],
-        images: Mapping[str, Iterable[Picture]],
+        images: Mapping[str, Iterable[Picture] | Encoded],
     ) -> None:
         if not isinstance(instruction, str):
             raise DatasetError(f"{where}: the instruction is {instruction!r}, not text")
@@ -205,24 +231,42 @@ class DatasetWriter:
             raise DatasetError(f"{where}: pictures of {sorted(images)}; the dataset has {sorted(wanted)}")
 
     def _write_video(
-        self, where: str, file: Path, camera: str, images: Iterable[Picture], length: int
-    ) -> NDArray[np.uint8]:
+        self, where: str, file: Path, camera: str, images: Iterable[Picture] | Encoded, length: int
+    ) -> tuple[PictureHistogram, int]:
+        """Histogram of some pictures, and their number."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(images, Encoded):
+            return self._copy_video(where, file, camera, images, length), length
         kept = set(
             np.linspace(0, length - 1, min(length, PICTURES_IN_STATISTICS)).round().astype(int).tolist()
         )
-        sample, count = [], 0
+        histogram, count = PictureHistogram(), 0
         width, height = self._cameras[camera]
         step = max(1, max(width, height) // SAMPLED_SIDE)
-        file.parent.mkdir(parents=True, exist_ok=True)
         with VideoWriter(file, self._fps, width, height) as video:
             for picture in images:
                 video.add(picture)
                 if count in kept:
-                    sample.append(picture[::step, ::step].copy())
+                    histogram.add(picture[::step, ::step])
                 count += 1
         if count != length:
             raise DatasetError(f"{where}: {count} pictures of {camera} for {length} frames")
-        return np.stack(sample)
+        return histogram, len(kept)
+
+    def _copy_video(
+        self, where: str, file: Path, camera: str, encoded: Encoded, length: int
+    ) -> PictureHistogram:
+        facts = probe(encoded.file)
+        found, wanted = (facts.width, facts.height, len(facts.stamps)), (*self._cameras[camera], length)
+        if found != wanted:
+            raise DatasetError(
+                f"{where}: {encoded.file} has width, height and frames {found}; the dataset needs {wanted}"
+            )
+        try:
+            os.link(encoded.file, file)
+        except OSError:  # another file system
+            shutil.copyfile(encoded.file, file)
+        return encoded.histogram
 
     def _file(self, kind: int, index: int, **names: str) -> Path:
         """Of the data (kind 0) or a video (kind 1) of an episode; v3.0 too gets one file per episode."""

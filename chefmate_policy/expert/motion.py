@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,21 @@ class Segment:
 
     def sample(self, time: float) -> Array:
         """Joint angles [6] (rad) `time` s after the segment's start; its end afterwards."""
+        return self.samples(np.array([time]))[0]
+
+    def samples(self, times: Array) -> Array:
+        """The same [m, 6] at several times [m]."""
+        spent = np.minimum(np.maximum(times, 0.0), self.duration)
         if self.velocity is not None:
-            t = min(max(time, 0.0), self.duration)
+            t = spent[:, None]
             return self.waypoints[0] + self.velocity * (t - t * t / (2 * self.duration))
-        share = 1.0 if self.duration <= 0 else min(max(time / self.duration, 0.0), 1.0)
-        return _curve(self.waypoints, np.array([_minimum_jerk(share)]))[0]
+        share = spent / self.duration if self.duration > 0 else np.ones_like(spent)
+        return _curve(self.waypoints, _minimum_jerk(share), *self._shape)
+
+    @cached_property
+    def _shape(self) -> tuple[Array, Array]:
+        """Path parameters [k] and slopes [k, 6] of the waypoints: the same for every sample."""
+        return _marks_and_slopes(self.waypoints)
 
 
 @dataclass
@@ -74,9 +85,23 @@ class Motion:
         part, begin, _ = self.at(time)
         return part.sample(time - begin)
 
+    def samples(self, times: Array) -> Array:
+        """The same [m, 6] at several times [m]."""
+        ends = self.start + np.cumsum([part.duration for part in self.segments])
+        parts = np.minimum(np.searchsorted(ends, times, side="right"), len(self.segments) - 1)
+        found = np.empty((len(times), self.end.size))
+        for index in np.unique(parts):
+            here, part = parts == index, self.segments[index]
+            found[here] = part.samples(times[here] - (ends[index] - part.duration))
+        return found
+
     def velocity(self, time: float) -> Array:
         """Joint velocities [6] (rad/s), by a difference over 10 ms."""
-        return (self.sample(time + 0.005) - self.sample(time - 0.005)) / 0.01
+        return self.velocities(np.array([time]))[0]
+
+    def velocities(self, times: Array) -> Array:
+        """The same [m, 6] at several times [m]."""
+        return (self.samples(times + 0.005) - self.samples(times - 0.005)) / 0.01
 
 
 def segment(
@@ -85,7 +110,7 @@ def segment(
     """A rest-to-rest segment [k, 6] as fast as the limits allow, times `slowness` (at least 1)."""
     points = np.asarray(waypoints, dtype=np.float64)
     share = np.linspace(0.0, 1.0, 41)
-    path = _curve(points, _minimum_jerk(share))
+    path = _curve(points, _minimum_jerk(share), *_marks_and_slopes(points))
     speed = np.max(np.abs(np.diff(path, axis=0))) * 40  # at a duration of 1 s
     bend = np.max(np.abs(np.diff(path, n=2, axis=0))) * 1600
     duration = max(speed / SPEED, np.sqrt(bend / ACCELERATION), minimum)
@@ -104,14 +129,17 @@ def _minimum_jerk(share: Any) -> Any:
     return share**3 * (10 - 15 * share + 6 * share**2)
 
 
-def _curve(points: Array, along: Array) -> Array:
-    """Points [m, 6] at path parameters `along` [m] in 0..1: cubic Hermite through the waypoints [k, 6]
-    (Catmull-Rom)."""
+def _marks_and_slopes(points: Array) -> tuple[Array, Array]:
     lengths = np.max(np.abs(np.diff(points, axis=0)), axis=1) + 1e-9
     marks = np.concatenate([[0.0], np.cumsum(lengths)])
     marks /= marks[-1]
-    slopes = np.gradient(points, marks, axis=0)
-    i = np.clip(np.searchsorted(marks, along, side="right") - 1, 0, len(points) - 2)
+    return marks, np.gradient(points, marks, axis=0)
+
+
+def _curve(points: Array, along: Array, marks: Array, slopes: Array) -> Array:
+    """Points [m, 6] at path parameters `along` [m] in 0..1: cubic Hermite through the waypoints [k, 6]
+    (Catmull-Rom)."""
+    i = np.minimum(np.maximum(np.searchsorted(marks, along, side="right") - 1, 0), len(points) - 2)
     width = marks[i + 1] - marks[i]
     u = ((along - marks[i]) / width)[:, None]
     width = width[:, None]

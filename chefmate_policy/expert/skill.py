@@ -307,7 +307,7 @@ class Expert:
         The jaw is left out: a slice stops it.
         """
         assert self._motion is not None
-        told = np.stack([self._motion.sample(self._clock - ago) for ago in np.arange(-STEP, late, 0.025)])
+        told = self._motion.samples(self._clock - np.arange(-STEP, late, 0.025))
         return float(np.min(np.max(np.abs(told[:, :5] - measured[:5]), axis=1)))
 
     def _astray(self, measured: Array) -> bool:
@@ -333,8 +333,8 @@ class Expert:
         assert self._motion is not None
         done = self._idle and now >= self._motion.finish
         times = STEP * np.arange(1, POINTS + 1, dtype=np.float64)
-        positions = np.stack([self._motion.sample(now + self._pace * time) for time in times])
-        velocities = self._pace * np.stack([self._motion.velocity(now + self._pace * time) for time in times])
+        positions = self._motion.samples(now + self._pace * times)
+        velocities = self._pace * self._motion.velocities(now + self._pace * times)
         part, _, _ = self._motion.at(now)
         phase = "done" if done else part.phase if now < self._motion.finish else "wait"
         return Plan(times, positions, velocities, done, phase)
