@@ -17,6 +17,7 @@ from chefmate_driver.feetech.registers import ACCELERATION_UNIT, RADIANS_PER_STE
 # STS3215 at 12 V, from its data sheet: 30 kg cm stall torque, 0.222 s per 60 degrees without load.
 STALL_TORQUE = 2.94  # N m
 MAX_SPEED = math.radians(60.0) / 0.222  # rad/s
+AT_REST = 1e-9  # rad a step
 MAX_ACCELERATION = 254 * ACCELERATION_UNIT * RADIANS_PER_STEP  # rad/s^2, the largest that register 41 names
 
 
@@ -144,9 +145,15 @@ class SimplePlant:
         if steps <= 0:
             return
         self._time = now
+        if not self.enabled.any():
+            self.velocities = np.zeros_like(self.positions)
+            return
         share = 1.0 - math.exp(-self._step / self._lag)
         for _ in range(steps):
             setpoint = self._profile.step(self._step)
             move = np.where(self.enabled, (setpoint - self.positions) * share, 0.0)
             self.positions += move
             self.velocities = move / self._step
+            # At rest: the steps that are left change nothing, and a servo that computes them answers late.
+            if not self._profile.velocity.any() and np.abs(move).max() < AT_REST:
+                break
