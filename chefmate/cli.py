@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chefmate import arm, data, graph, serve
+from chefmate import arm, data, graph, params, serve
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
@@ -89,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser("doctor", help="what is missing on this machine, and the command that mends it")
     )
 
+    params.add(commands.add_parser("params", help="what a training run trains, and what that takes"))
+
     perception = commands.add_parser("perception", help="set up perception on a table")
     view = perception.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
         "view", help="write zones and masks over a scene camera picture"
@@ -144,6 +146,8 @@ def run(options: argparse.Namespace) -> int:
         return arm.run(options)
     if options.command == "data":
         return data.run(options)
+    if options.command == "params":
+        return params.params(options)
     if options.command == "serve":
         return serve.serve(options)
     if options.command == "doctor":
