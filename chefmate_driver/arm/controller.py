@@ -66,6 +66,19 @@ LEFT_HOLDING = "the servos held torque already, left so by an earlier node; thei
 SHADOW = "shadow mode: execute is false, trajectories are checked and not followed"
 
 
+def goals_to_hold(position: Vector, goals: Vector, holds: NDArray[np.bool_]) -> Vector:
+    """Goals with which an arm stays as it is, rad (6,): where it is.
+
+    A servo that holds torque already keeps its own goal if that is near, so that nothing sags; and the
+    gripper's in any case, since it squeezes something, and keeps it.
+
+    position, goals: rad (6,), of joints and servos. holds: which servos hold torque (6,).
+    """
+    near = np.abs(goals - position) < PUSHING
+    near[GRIPPER] = True
+    return np.where(near & holds, goals, position)
+
+
 class ArmController:
     """Decides each cycle's goal. Not thread-safe: the loop serialises access. Times are s on one monotonic
     clock."""
@@ -161,15 +174,12 @@ class ArmController:
         partly: what is to be said if only some servos hold.
 
         torque: the servos hold already (an earlier node left them so): their own goals, rad, become the
-        reference, and nothing is written. A joint far from its goal is taken as it is measured, the gripper
-        of an arm that holds apart: it squeezes something, and keeps it.
+        reference (see `goals_to_hold`), and nothing is written.
         """
         self.connected, self.blind = True, ""
         self.update(position, np.zeros(6))
         self.torque = torque and not self.fault
-        near = np.abs(goals - position) < PUSHING
-        near[GRIPPER] |= self.torque
-        self.safety.reset(np.where(near, goals, position))
+        self.safety.reset(goals_to_hold(position, goals, np.full(6, self.torque)))
         self._clear(LEFT_HOLDING if self.torque else partly)
 
     def lose(self, reason: str) -> None:

@@ -144,7 +144,7 @@ def _bus(name: str, health: ArmHealth, loop: ArmLoop | None, background: Backgro
         port=background.port,
         cycles=health.cycles,
         errors=health.bus_errors,
-        torque_limits_restored=loop.limits_restored if loop is not None else 0,
+        torque_limits_restored=loop.torque.restored if loop is not None else 0,
     )
 
 
@@ -160,6 +160,8 @@ def _timing(name: str, health: ArmHealth, loop: ArmLoop | None) -> DiagnosticSta
         wanted_rate=health.wanted_rate,
         loop_rate=f"{health.loop_rate:.1f}",
         missed_cycles=health.missed_cycles,
+        stalls=loop.hearing.stalls if loop is not None else 0,
+        longest_stall=f"{loop.hearing.longest_stall:.3f}" if loop is not None else "",
         lateness_p50=f"{health.lateness_p50:.6f}",
         lateness_p99=f"{health.lateness_p99:.6f}",
         bus_cycle=f"{report.cycle:.6f}" if report is not None else "",

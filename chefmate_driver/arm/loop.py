@@ -15,7 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +26,15 @@ from chefmate_driver.arm.controller import ArmController, ArmState
 from chefmate_driver.arm.errors import ArmError
 from chefmate_driver.arm.inspection import Inspection
 from chefmate_driver.arm.protection import Protection, Vitals
-from chefmate_driver.arm.servos import TORQUE_UNIT, ArmServos
+from chefmate_driver.arm.servos import ArmServos
+from chefmate_driver.arm.silence import Hearing
 from chefmate_driver.arm.timing import Grid, real_time_priority
+from chefmate_driver.arm.torque import ServoTorque, Snapshot
 from chefmate_driver.errors import DriverError
 from chefmate_driver.feetech.errors import FeetechError, PortNotFoundError, ServoMissingError
-from chefmate_driver.feetech.packet import status_text
 from chefmate_driver.feetech.registers import CURRENT_UNIT, LOAD_UNIT, VOLTAGE_UNIT, Feedback
 
 Vector = NDArray[np.float64]
-TORQUE_CHECK = 0.05  # s in which every servo's torque registers are looked at once
-QUIET = 0.05  # s of a servo's silence after which the arm brakes; it is a fault after `answer_timeout`
-DOUBLED_LATELY = 2.0  # s after a doubled reply for which an odd reading is blamed on it
 RECONNECT = 0.2  # s between attempts to find lost servos
 # s before its place on the grid at which a goal is computed: the filter takes 0.7 ms, 1.3 beside other work
 LEAD = 0.0025
@@ -43,10 +42,6 @@ READ_PERIODS = 2  # a cycle's read may take so many with all its repetitions, an
 SHORTEST_READ = 0.02  # s
 MOST_PERIODS = 3  # a step of the filter covers at most this many, however late the cycle
 VITALS_RATE = 20.0  # Hz, at which the protection looks
-# s in which the torque limits sink to nothing before the protection lets go: the arm sinks, it does not drop.
-SINK_TIME = 1.5
-SINK_STEP = 0.05  # s between two torque limits of it
-HOLDS_TORQUE = (ArmState.HOLDING, ArmState.FOLLOWING, ArmState.BRAKING, ArmState.TELEOPERATED)
 
 
 @dataclass(frozen=True)
@@ -57,22 +52,6 @@ class Sample:
     position: Vector  # rad (6,)
     velocity: Vector  # rad/s (6,)
     load: list[float]  # share of full PWM duty, -1..1
-
-
-@dataclass
-class Snapshot:
-    """What the outside may know; replaced piece by piece by the loop, read by anyone."""
-
-    stamp: int = 0  # ns, wall clock, of the newest reply
-    feedback: dict[int, Feedback] = field(default_factory=dict)  # newest known, by servo id
-    answered: frozenset[int] = frozenset()  # servos that answered in the last cycle
-    torque: dict[int, bool] = field(default_factory=dict)  # newest known, by servo id
-    torque_limit: dict[int, float] = field(default_factory=dict)  # share of the stall torque, by servo id
-    errors: dict[int, int] = field(default_factory=dict)  # lost or corrupt replies, by servo id
-    error_kinds: dict[int, dict[str, int]] = field(default_factory=dict)  # the same by kind, by servo id
-    status: dict[int, int] = field(default_factory=dict)  # error byte of the newest reply, by servo id
-    cycles: int = 0  # bus cycles since the port was opened
-    bus_errors: int = 0  # transactions that failed
 
 
 class ArmLoop:
@@ -101,26 +80,19 @@ class ArmLoop:
         self.scheduling = ""  # what the loop's thread got of its priority
         self.inspection: Inspection | None = None  # of the servos, when they were found
         self.slow_bus = ""  # why the loop runs slower than it should, with the mend; empty: it does not
-        self.limits_restored = 0  # times that a torque limit was not as written, and was written again
         self._rate, self._inspect = rate, inspect
-        self._open, self._on_sample, self._answer_timeout = open_servos, on_sample, answer_timeout
+        self._open, self._on_sample = open_servos, on_sample
         self._priority = priority
         self._servos: ArmServos | None = None
         self._lock = threading.Lock()  # guards the controller
+        self.hearing = Hearing(answer_timeout)
+        self.torque = ServoTorque(controller, self._lock, protection)
         self._work: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._heard: dict[int, float] = {}  # s, monotonic, newest answer by servo id
-        self._torque_checked, self._turn = 0.0, 0
-        self._measured = 0.0  # s, monotonic, the newest complete reading
         self._vitals_seen = 0.0  # s, monotonic
-        self._limits: dict[int, float] = {}  # torque limits as written, share of the stall torque, by id
-        self._duplicates: dict[int, int] = {}  # replies of a second servo with the same id, by id
-        self._doubled: dict[int, float] = {}  # s, monotonic, when the newest of them was noticed, by id
-        self._unsure = False  # a servo was silent, or seemed limp, and nobody has seen its torque since
         self._status = np.zeros(6, dtype=np.int64)  # status bits of the newest complete reading
-        self._sinking: float | None = None  # s, monotonic, since the torque limits sink
-        self._sunk_at = 0.0
+        self._worked = False  # something else than a cycle was done since the newest one
         self._retry_at = 0.0
         self._nothing: Vector = np.full(6, np.nan)
         self._noted: tuple[ArmState, str] = (ArmState.UNPOWERED, "")  # in the black box
@@ -140,14 +112,9 @@ class ArmLoop:
         except Exception:
             servos.bus.close()
             raise
-        now = time.monotonic()
         self._servos = servos
-        self._heard = dict.fromkeys(servos.ids, now)
-        self._measured = now
-        self._torque_checked = now
-        # An arm that holds already has the limits that an earlier node wrote; others get theirs with torque.
-        self._limits, self._sinking = limits if all(torque) else {}, None
-        self._duplicates, self._doubled = {}, {}
+        self.hearing.begin(servos.units.joints, time.monotonic())
+        self.torque.found(torque, limits)
         self.snapshot = Snapshot(
             torque=dict(zip(servos.ids, torque, strict=True)), torque_limit=limits, feedback=feedback
         )
@@ -188,11 +155,29 @@ class ArmLoop:
     def set_torque(self, on: bool, timeout: float = 3.0) -> None:
         """Switches torque between two cycles, and waits until that is confirmed.
 
-        Raises TransitionError, ArmError or FeetechError with the reason, TimeoutError if the loop is stuck.
+        Raises TransitionError, ArmError or FeetechError with the reason. A loop that does not get to it in
+        `timeout` s does not do it later either.
         """
         done: Future[None] = Future()
         self._work.put((self._torque_on if on else self._torque_off, done))
-        done.result(timeout)
+        try:
+            done.result(timeout)
+        except FutureTimeoutError:
+            self._give_up(done, timeout)
+
+    def _give_up(self, done: Future[None], timeout: float) -> None:
+        if done.cancel():
+            raise ArmError(
+                f"the control loop did not get to it within {timeout:g} s, so torque was left as it is; see "
+                "/diagnostics"
+            )
+        try:  # under way already: its own time-outs end it
+            done.result(timeout)
+        except FutureTimeoutError:
+            raise ArmError(
+                f"the servos have not confirmed it within {2.0 * timeout:g} s; arm/health tells what came of "
+                "it"
+            ) from None
 
     def _run(self) -> None:
         self.scheduling = real_time_priority(self._priority)
@@ -217,6 +202,9 @@ class ArmLoop:
             self.grid.rest()
             self._reconnect()
             return
+        self._look_at_itself()
+        if self.torque.adopts:
+            self._adopt(servos)
         # For its place on the grid: the goal is exact however late the thread woke, and leaves on time.
         with self._lock:
             command = self.controller.step(self.grid.due, dt)
@@ -224,36 +212,56 @@ class ArmLoop:
         self.grid.rest()
         if goals is not None:
             servos.send(goals)
-        if self.controller.let_go:
-            self._sink(servos)
-        else:
-            self._sinking = None
+        self.torque.sink(servos, self.snapshot)
+        self._look_at_itself()
         feedback = servos.feedback(time.monotonic() + max(READ_PERIODS * self.grid.period, SHORTEST_READ))
         stamp, now = time.time_ns(), time.monotonic()
         complete = len(feedback) == len(servos.ids)
-        self._unsure |= not self.snapshot.answered.issuperset(feedback)
+        self.torque.unsure |= not self.snapshot.answered.issuperset(feedback)
+        since = now - self.hearing.complete
         self._remember(servos, feedback, stamp, now)
         if complete:
-            self._take(servos, feedback, stamp, now, command)
-        # A servo that is back after a silence may have lost its supply: look before the next goal is sent.
-        if complete and self._unsure:
-            self._check_torque(servos)
-        elif complete and now - self._torque_checked > TORQUE_CHECK / len(servos.ids):
-            self._torque_checked = now
-            self._look_at_torque(servos, now)
+            self._take(servos, feedback, stamp, now, since, command)
+            # One that is back after a silence may have lost its supply: looked at before the next goal goes.
+            self.torque.look(servos, self.snapshot, now)
+
+    def _look_at_itself(self) -> None:
+        """A loop that stood still must not take that for silence of the servos, nor hide it."""
+        look = self.hearing.pause if self._worked else self.hearing.stall
+        away = look(time.monotonic(), self.grid.period)
+        self._worked = False
+        if away > self.hearing.answer_timeout:
+            with self._lock:
+                self.controller.brake(
+                    f"the arm node itself stood still for {away:.2f} s, not the servos; this machine was too "
+                    "busy, or asleep"
+                )
+
+    def _adopt(self, servos: ArmServos) -> None:
+        try:
+            self.torque.adopt(servos)
+        except ServoMissingError:
+            return  # tried again; the feedback of the next cycles tells whether it is gone
+        finally:
+            self._worked = True
+            self.grid.restart()
 
     def _take(
-        self, servos: ArmServos, feedback: dict[int, Feedback], stamp: int, now: float, command: Vector | None
+        self,
+        servos: ArmServos,
+        feedback: dict[int, Feedback],
+        stamp: int,
+        now: float,
+        since: float,
+        command: Vector | None,
     ) -> None:
-        """A complete reading: to the controller, to the world, to the protection, into the black box."""
+        """A complete reading, `since` s after the one before: to the controller, to the world, to the
+        protection, into the black box."""
         position, velocity = servos.motion(feedback)
         rows = [feedback[id] for id in servos.ids]
         loads = [row.load * LOAD_UNIT for row in rows]
         with self._lock:
-            self.controller.update(
-                position, velocity, min(now - self._measured, MOST_PERIODS * self.grid.period)
-            )
-        self._measured = now
+            self.controller.update(position, velocity, min(since, MOST_PERIODS * self.grid.period))
         self._on_sample(Sample(stamp, position, velocity, loads))
         status = np.array(
             [servos.bus.status.get(id, 0) | row.status for id, row in zip(servos.ids, rows, strict=True)],
@@ -278,7 +286,7 @@ class ArmLoop:
             verdict = self.protection.update(vitals, now)
             with self._lock:
                 self.controller.protect(verdict)
-            self._limit_torque(servos, self.protection)
+            self.torque.limit(servos, self.protection)
         if self.black_box is not None:
             sent = self._nothing if command is None else command
             self.black_box.record(
@@ -293,31 +301,15 @@ class ArmLoop:
         snapshot.feedback = snapshot.feedback | feedback
         snapshot.answered = frozenset(feedback)
         snapshot.status = servos.bus.status
-        for id in feedback:
-            self._heard[id] = now
-        silent = [
-            f"{joint.id} ({joint.name})"
-            for joint in servos.units.joints
-            if now - self._heard[joint.id] > self._answer_timeout
-        ]
-        quiet = [joint for joint in servos.units.joints if now - self._heard[joint.id] > QUIET]
-        names = ", ".join(f"{joint.id} ({joint.name})" for joint in quiet)
-        blind = f"servo {names} has not answered for {QUIET:g} s" if quiet else ""
-        # Servos that are silent in turns: each answers often enough, and where the arm is nobody knows.
-        limit = max(QUIET, 2.0 * self.grid.period)
-        if not blind and len(feedback) < len(servos.ids) and now - self._measured > limit:
-            missing = ", ".join(str(id) for id in servos.ids if id not in feedback)
-            blind = f"no reading of all servos for {limit:g} s, servo {missing} has not answered last"
+        self.hearing.took(feedback, now)
+        lost, blind = self.hearing.lost(now), self.hearing.blind(now, feedback, self.grid.period)
         with self._lock:
             # One that is back is not in sight before its torque is: it may have lost its supply.
-            if self.controller.connected and (blind or not self._unsure):
+            if self.controller.connected and (blind or not self.torque.unsure):
                 self.controller.lose_sight(blind)
-            if silent and self.controller.connected:
-                self.controller.lose(
-                    f"servo {', '.join(silent)} has not answered for {self._answer_timeout:g} s; "
-                    "check cable and supply, then call arm/torque"
-                )
-            elif not silent and not self.controller.connected:
+            if lost and self.controller.connected:
+                self.controller.lose(lost)
+            elif not lost and not self.controller.connected:
                 self._found(servos, feedback)
 
     def _found(self, servos: ArmServos, feedback: dict[int, Feedback]) -> None:
@@ -325,109 +317,6 @@ class ArmLoop:
         if len(feedback) == len(servos.ids):
             position, _ = servos.motion(feedback)
             self.controller.connect(position, position, False)
-
-    def _look_at_torque(self, servos: ArmServos, now: float) -> None:
-        """One servo after the other, so that no cycle is longer than the others."""
-        self._turn = (self._turn + 1) % len(servos.ids)
-        id = servos.ids[self._turn]
-        if self._turn == 0:
-            self.snapshot.errors, self.snapshot.error_kinds = servos.bus.errors, servos.bus.error_kinds
-        state = servos.torque_of(id, now + SHORTEST_READ)
-        if state is None:
-            return  # the feedback of the next cycles tells whether it is gone
-        torque, limit = state
-        self.snapshot.torque = {**self.snapshot.torque, id: torque}
-        self.snapshot.torque_limit = {**self.snapshot.torque_limit, id: limit}
-        as_written = self._sinking is not None or abs(limit - self._limits.get(id, limit)) <= TORQUE_UNIT
-        if self.controller.torque and not (torque and as_written):
-            self._check_torque(servos)
-
-    def _check_torque(self, servos: ArmServos, again: bool = False) -> None:
-        """All servos at once: does torque hold, and are the torque limits as they were written?"""
-        try:
-            torque, limits = servos.torque_state(time.monotonic() + SHORTEST_READ)
-        except ServoMissingError:
-            self._unsure = True  # looked at again; the feedback of the next cycles tells whether it is gone
-            return
-        self._unsure = False
-        self.snapshot.torque = dict(zip(servos.ids, torque, strict=True))
-        self.snapshot.torque_limit = limits
-        reset = [
-            id
-            for id, share in self._limits.items()
-            if abs(limits[id] - share) > TORQUE_UNIT and self._sinking is None
-        ]
-        self.limits_restored += bool(reset)
-        now = time.monotonic()
-        for id, counts in servos.bus.counters.items():
-            if counts.duplicate > self._duplicates.get(id, 0):
-                self._duplicates[id], self._doubled[id] = counts.duplicate, now
-        with self._lock:
-            if not self.controller.torque:
-                return
-            gone = not all(torque)
-        if gone and not again:  # one reading is no proof: another servo may have answered as this one
-            self._check_torque(servos, again=True)
-            return
-        if gone:
-            with self._lock:
-                self.controller.fail(self._torque_gone(servos, torque, reset))
-            return
-        if reset and self._may_limit:  # torque is on though: written again
-            servos.limit_torque({id: self._limits[id] for id in reset})
-
-    def _torque_gone(self, servos: ArmServos, torque: list[bool], reset: list[int]) -> str:
-        recent = time.monotonic() - DOUBLED_LATELY
-        if doubled := [id for id, when in self._doubled.items() if when > recent]:
-            return (
-                f"two servos answer as id {', '.join(map(str, doubled))}, and one holds no torque; give each "
-                "servo its own id (chefmate arm scan), then call arm/torque"
-            )
-        names = [
-            f"{joint.name} (status: {status_text(servos.bus.status.get(joint.id, 0)) or 'none'})"
-            for joint, on in zip(servos.units.joints, torque, strict=True)
-            if not on
-        ]
-        # A servo that starts anew has all its RAM at factory values, the torque limit, too.
-        why = "lost its supply for a moment, check the adapter and the cables" if reset else "find out why"
-        return f"torque went off by itself: {', '.join(names)}; {why}, then call arm/torque"
-
-    @property
-    def _may_limit(self) -> bool:
-        """Start and shadow mode write nothing."""
-        return self.controller.active and self.controller.execute
-
-    def _limit_torque(self, servos: ArmServos, protection: Protection) -> None:
-        """Writes the torque limits that the protection has changed: the gripper's while it squeezes."""
-        controller = self.controller
-        if not (self._may_limit and controller.torque and self._limits) or self._sinking is not None:
-            return
-        wanted = dict(zip(servos.ids, protection.torque_limits.tolist(), strict=True))
-        changed = {id: share for id, share in wanted.items() if abs(share - self._limits[id]) >= TORQUE_UNIT}
-        if changed:
-            servos.limit_torque(changed)
-            self._limits |= changed
-
-    def _sink(self, servos: ArmServos) -> None:
-        """The protection lets go: torque limits sink to nothing, then torque goes off."""
-        now = time.monotonic()
-        if self._sinking is None:
-            self._sinking, self._sunk_at = now, 0.0
-        left = 1.0 - (now - self._sinking) / SINK_TIME
-        if left > 0.0:
-            if now - self._sunk_at > SINK_STEP:
-                self._sunk_at = now
-                servos.limit_torque({id: left * self._limits.get(id, 1.0) for id in servos.ids})
-            return
-        reason = self.controller.verdict.reason
-        try:
-            servos.disable()
-        except ArmError as error:
-            reason = f"{reason}; and {error}"
-        self._sinking, self._limits = None, {}
-        self.snapshot.torque = dict(zip(servos.ids, servos.torque_state()[0], strict=True))
-        with self._lock:
-            self.controller.fail(reason)
 
     def _note(self) -> None:
         """Tells the black box of a new state; a fault and an e-stop make it write."""
@@ -462,11 +351,15 @@ class ArmLoop:
             with self._lock:
                 self.controller.lose(f"found again, but {error}")
         finally:
+            self._worked = True
             self.grid.restart()  # opening a port takes its time and is no cycle
 
     def _do_work(self) -> None:
         while not self._work.empty():
             job, done = self._work.get()
+            if not done.set_running_or_notify_cancel():
+                continue  # nobody waits for it any more
+            self._worked = True
             try:
                 job()
             except (DriverError, OSError) as error:
@@ -476,38 +369,11 @@ class ArmLoop:
             self.grid.restart()
 
     def _torque_on(self) -> None:
-        with self._lock:
-            self.controller.check_torque_on()
-            already = self.controller.state in HOLDS_TORQUE or (
-                self.controller.estop and self.controller.torque
-            )
-        if already and not self.controller.let_go:
-            return
-        servos = self._connected()
-        if self.protection is not None:
-            self.protection.reset()
-            self._limits = dict(zip(servos.ids, self.protection.torque_limits.tolist(), strict=True))
-            servos.limit_torque(self._limits, confirm=True)
-        self._sinking = None
-        try:
-            goals = servos.enable()
-        except (ArmError, FeetechError) as error:
-            # Some may hold by now: that is no READY arm, and nobody would watch them.
-            with self._lock:
-                self.controller.fail(f"torque could not be switched on: {error}; call arm/torque again")
-            raise
-        self.snapshot.torque = dict.fromkeys(servos.ids, True)
-        self.snapshot.torque_limit = dict(self._limits)
-        with self._lock:
-            self.controller.torque_on(goals)
+        if self.torque.check_on():
+            self.torque.on(self._connected(), self.snapshot)
 
     def _torque_off(self) -> None:
-        servos = self._connected()
-        servos.disable()  # first, so that nothing says the arm is limp when the servos did not obey
-        self.snapshot.torque = dict.fromkeys(servos.ids, False)
-        self._sinking = None
-        with self._lock:
-            self.controller.torque_off()
+        self.torque.off(self._connected(), self.snapshot)
 
     def _connected(self) -> ArmServos:
         if self._servos is None:

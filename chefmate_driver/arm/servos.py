@@ -24,6 +24,7 @@ from chefmate_driver.feetech.registers import (
     PHASE_MULTI_TURN,
     VOLTAGE_UNIT,
     Feedback,
+    Register,
     decode_feedback,
     register,
     speed_unit,
@@ -33,7 +34,7 @@ from chefmate_driver.feetech.registers import (
 Vector = NDArray[np.float64]
 TORQUE_UNIT = 0.001  # share of the stall torque per count of register 48
 _TORQUE, _LIMIT = register("torque_enable"), register("torque_limit")
-_GOAL = register("goal_position")
+_GOAL, _PRESENT = register("goal_position"), register("present_position")
 _TORQUE_BLOCK = _LIMIT.address + _LIMIT.size - _TORQUE.address  # bytes from one to the other, in one exchange
 GOAL_ACCELERATION = 254  # register 41, the largest; the safety filter is what limits acceleration
 
@@ -177,19 +178,36 @@ class ArmServos:
         else:
             self.bus.sync_write("torque_limit", values)
 
-    def enable(self) -> Vector:
-        """Torque on, without a jump: each goal is first set to where the joint is. Returns those goals, rad
-        (6,).
+    def stance(self) -> tuple[Vector, Vector, NDArray[np.bool_]]:
+        """Where the joints are and where the servos' goals are, rad, and which servos hold torque; (6,) each.
+        ServoMissingError, BusLostError."""
+        size = _PRESENT.address + _PRESENT.size - _TORQUE.address
+        blocks = self.bus.sync_read_block(_TORQUE.address, size, self.ids, patient=True)
+        if missing := [str(id) for id in self.ids if id not in blocks]:
+            raise ServoMissingError(f"{self.bus.port}: no answer from servo {', '.join(missing)}")
+
+        def angles(entry: Register) -> Vector:
+            start = entry.address - _TORQUE.address
+            return self.units.radians(
+                [entry.decode(blocks[id][start : start + entry.size]) for id in self.ids]
+            )
+
+        return angles(_PRESENT), angles(_GOAL), np.array([blocks[id][0] == 1 for id in self.ids])
+
+    def hold(self, goals: Vector) -> None:
+        """Goals, rad (6,), read back, and after them the speed and acceleration to go to them with: the
+        largest, since the filter limits those. Torque stays as it is. Raises as `enable` does."""
+        self._confirm("goal_position", dict(zip(self.ids, self.units.ticks(goals), strict=True)))
+        self.bus.sync_write("goal_speed", dict.fromkeys(self.ids, 0))
+        self.bus.sync_write("acceleration", dict.fromkeys(self.ids, GOAL_ACCELERATION))
+
+    def enable(self) -> None:
+        """Torque on; `hold` comes before, so that nothing jumps.
 
         Raises ArmError if a servo does not take it, ServoMissingError, BusLostError.
         """
-        present = self.bus.sync_read("present_position", self.ids)
-        self.bus.sync_write("goal_speed", dict.fromkeys(self.ids, 0))
-        self.bus.sync_write("acceleration", dict.fromkeys(self.ids, GOAL_ACCELERATION))
-        self._confirm("goal_position", present)
         self.bus.sync_write("lock", dict.fromkeys(self.ids, 1))
         self._confirm("torque_enable", dict.fromkeys(self.ids, 1))
-        return self.units.radians([present[id] for id in self.ids])
 
     def disable(self) -> None:
         """Torque off: the arm is limp. Raises as `enable` does."""

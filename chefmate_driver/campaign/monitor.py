@@ -297,9 +297,12 @@ class WireMonitor:
             self._moving_goal(time, before if known else None, now)
 
     def _preload(self, time: float, goals: dict[int, int]) -> None:
-        """Goals before torque comes on, or on anew after a fault: only to where each joint is."""
+        """Goals before torque comes on, or on anew after a fault: only to where each joint is, or, of a servo
+        that holds, the one that it has."""
         for id, goal in goals.items():
             servo = self._servos[id]
+            if servo.torque and goal == servo.goal:
+                continue
             if servo.present is None or abs(goal - servo.present) > HELD_STILL:
                 self._breach("goal without torque", time, f"servo {id}: goal {goal}, at {servo.present}")
             servo.goal = goal

@@ -5,26 +5,22 @@ protection does to the servos, and a bus that is slower than the loop."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from looped_arm import GOAL, GRIPPER, PARK, TWIN, Loop, limits_of
 
-from chefmate_driver.arm.black_box import BlackBox, story
-from chefmate_driver.arm.calibration import read_calibration
-from chefmate_driver.arm.controller import LEFT_HOLDING, ArmController, ArmState
+from chefmate_driver.arm.black_box import story
+from chefmate_driver.arm.controller import LEFT_HOLDING, ArmState
 from chefmate_driver.arm.emulated import emulated_arm
 from chefmate_driver.arm.errors import ArmError, TrajectoryRejectedError
-from chefmate_driver.arm.inspection import Inspection, inspect_servos
-from chefmate_driver.arm.loop import VITALS_RATE, ArmLoop, Sample
+from chefmate_driver.arm.inspection import Inspection
+from chefmate_driver.arm.loop import VITALS_RATE
 from chefmate_driver.arm.protection import Protection, ProtectionLimits, Thresholds
-from chefmate_driver.arm.safety import Limits, SafetyFilter
-from chefmate_driver.arm.servos import ArmServos
-from chefmate_driver.arm.settings import ArmKind
 from chefmate_driver.arm.trajectory import Trajectory
-from chefmate_driver.arm.units import ArmUnits
 from chefmate_driver.feetech.bus import FeetechBus
 from chefmate_driver.feetech.emulator import EmulatedPort
 from chefmate_driver.feetech.errors import ServoMissingError
@@ -33,81 +29,16 @@ from chefmate_driver.feetech.packet import encode
 from chefmate_driver.feetech.plant import SimplePlant
 from chefmate_driver.feetech.registers import FEEDBACK_SIZE
 from chefmate_driver.feetech.timing import SlowCause, TimingReport
-from chefmate_ros.share import share_file
 
 # As for tests with processes: other work may keep the emulated servos silent for a tenth of a second.
 pytestmark = pytest.mark.flaky(reruns=2, reruns_delay=2.0)
-TWIN = share_file("config", "calibration", "twin.json")
 POSE = [0.1, -0.6, 0.5, 0.4, 0.0, 0.3]
-GOAL = np.array([0.7, -0.3, 0.3, 0.6, 0.2, 0.5])
-PARK = [[0.1, -0.8, 0.7, 0.5, 0.0]]
-GRIPPER = 6  # its servo's id
-PATIENCE = 20.0  # s
-
-
-class Loop:
-    """A loop with all that the node gives it."""
-
-    def __init__(self, port: EmulatedPort, folder: Path, protection: Protection | None = None) -> None:
-        self.units = ArmUnits(read_calibration(TWIN))
-        limits = Limits(*self.units.limits(), np.full(6, 2.0), np.full(6, 10.0), -1.0)
-        self.control = ArmController(SafetyFilter(limits), lease=0.25, park_path=PARK)
-        self.samples: list[Sample] = []
-        self.box = BlackBox(folder, "arm", 100.0, 5)
-        self.loop = ArmLoop(
-            self.control,
-            lambda: ArmServos(FeetechBus(str(port.link), reply_timeout=0.02), self.units),
-            rate=100.0,
-            answer_timeout=0.5,
-            on_sample=self.samples.append,
-            inspect=lambda servos: inspect_servos(servos, ArmKind.FOLLOWER),
-            protection=protection or Protection(),
-            black_box=self.box,
-        )
-
-    def __enter__(self) -> Loop:
-        self.loop.connect()
-        self.loop.start()
-        with self.loop.edit():
-            self.control.activate()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.loop.stop()
-        self.box.close()
-
-    def move(self, duration: float = 3.0) -> None:
-        """Towards GOAL, until it is on its way."""
-        now = time.monotonic()
-        trajectory = Trajectory(now, np.array([now + duration]), GOAL[None], np.zeros((1, 6)))
-        with self.loop.edit():
-            self.control.accept(trajectory, now)
-        self.until(lambda: np.abs(self.control.measured_velocity).max() > 0.1, "a moving arm")
-
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, (
-                f"not within {timeout:g} s: {what}; {self.control.state} {self.why}"
-            )
-            time.sleep(0.005)
-
-    def until_state(self, state: ArmState) -> None:
-        self.until(lambda: self.control.state is state, state.value)
-
-    @property
-    def why(self) -> str:
-        return self.control.reason
 
 
 @pytest.fixture
 def arm(port: EmulatedPort, tmp_path: Path) -> Iterator[Loop]:
     with Loop(port, tmp_path / "box") as made:
         yield made
-
-
-def limits_of(port: EmulatedPort) -> list[int]:
-    return [servo.get("torque_limit") for servo in port.emulator.servos]
 
 
 def test_torque_on_brings_the_torque_limits_along(arm: Loop, port: EmulatedPort) -> None:
@@ -187,7 +118,7 @@ def test_a_torque_limit_that_a_servo_forgot_is_written_again(arm: Loop, port: Em
     arm.loop.set_torque(True)
     port.emulator.servos[2]._store("torque_limit", 200)
     arm.until(lambda: limits_of(port)[2] == 1000, "the limit written again")
-    assert arm.loop.limits_restored == 1 and arm.control.state is ArmState.HOLDING
+    assert arm.loop.torque.restored == 1 and arm.control.state is ArmState.HOLDING
 
 
 def test_a_servo_silent_for_a_moment_brakes_and_moves_again_only_when_told(

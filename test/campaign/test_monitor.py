@@ -119,6 +119,19 @@ def test_a_fault_after_which_torque_is_switched_on_anew_is_not_accused() -> None
     assert judge(driver) == []
 
 
+def test_a_servo_that_holds_may_keep_its_goal_when_torque_is_switched_on_anew() -> None:
+    driver = moving()
+    held = driver.ticks(driver.position)
+    driver.goals(held)
+    driver.mark(Mark.FAULT)
+    driver.position = driver.position + np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.2])  # what the gripper squeezes
+    driver.mark(Mark.TORQUE_ON_ASKED)
+    driver.read_torque()
+    driver.read()
+    driver.goals(held)
+    assert judge(driver) == []
+
+
 def test_an_arm_found_outside_its_range_may_come_back() -> None:
     beyond = HOME.copy()
     beyond[1] = -1.80  # the URDF ends at -1.745
@@ -292,6 +305,21 @@ def _() -> Driver:
     driver.read_torque()
     path = smooth(HOME, AWAY, 1.0)
     driver.follow(lambda t: path(0.5 + t), 0.2)
+    return driver
+
+
+@plant("goal without torque", "old goals are kept for torque that went off in a fault")
+def _() -> Driver:
+    driver = moving()
+    held = driver.ticks(driver.position)
+    driver.mark(Mark.FAULT)
+    driver.position = HOME + 0.2  # it fell
+    driver.torque = False
+    driver.read_torque()
+    driver.read_torque()
+    driver.mark(Mark.TORQUE_ON_ASKED)
+    driver.read()
+    driver.goals(held)
     return driver
 
 
