@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`chefmate data`: what is in datasets."""
+"""`chefmate data`: makes datasets, and says what is in them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import math
 from pathlib import Path
 
+from chefmate import data_shortcut
+from chefmate.data_options import generate_options
 from chefmate_driver.arm.model import JOINTS
 from chefmate_policy.units import so101_units
 
@@ -24,10 +26,18 @@ def add(command: argparse.ArgumentParser) -> None:
     )
     look.add_argument("--plot", type=Path, help="write a picture (png, pdf, svg)")
     look.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    generate_options(actions.add_parser("generate", help="episodes of the expert in the twin"))
+    data_shortcut.add(actions.add_parser("shortcut", help="can the instruction be told from pictures alone?"))
 
 
 def run(options: argparse.Namespace) -> int:
     """0: the dataset is whole; 1: it has faults. Raises DatasetError: it does not open."""
+    if options.action == "generate":
+        from chefmate import data_generate
+
+        return data_generate.run(options)
+    if options.action == "shortcut":
+        return data_shortcut.run(options)
     from chefmate_policy.data.dataset import Dataset
     from chefmate_policy.data.inspection import Summary, draw, summarise
     from chefmate_policy.data.lerobot_layout import DatasetError

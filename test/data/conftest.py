@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Waiting without sleeping longer than needed."""
+"""Makes the modules next to the tests importable; waiting without sleeping longer than needed."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture
