@@ -288,6 +288,7 @@ class FusedFlow:
             self.learned.dtype
         )
         self.blocks = [_FlowBlock(block) for block in head.model.blocks]
+        self.plain_blocks = self.blocks  # the same, whatever compile_blocks makes of them
         self.is_cross = [block.is_cross for block in self.blocks]
         self.output = Linear(head.model.proj_out_2)
         self.set_steps(steps)
@@ -299,13 +300,20 @@ class FusedFlow:
         return torch.cat([token, self.learned.expand(state.shape[0], -1, -1)], dim=1)
 
     def velocity(
-        self, x: Tensor, step: int, prefix: Tensor, context: Sequence[KeysValues], mask: Tensor | None = None
+        self,
+        x: Tensor,
+        step: int,
+        prefix: Tensor,
+        context: Sequence[KeysValues],
+        mask: Tensor | None = None,
+        plain: bool = False,
     ) -> Tensor:
-        """x [B, H, A] float32 at the time of a step -> velocity [B, H, A] float32."""
+        """x [B, H, A] float32 at the time of a step -> velocity [B, H, A] float32. plain: by the blocks that
+        are not compiled, for a pass under autograd."""
         hidden = F.silu(x.to(self.enter.dtype) @ self.enter + self.entering[step])
         tokens = torch.cat([prefix, hidden @ self.leave + self.position], dim=1)
         cross = iter(context)
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(self.plain_blocks if plain else self.blocks):
             last = self.horizon if index == len(self.blocks) - 1 else None
             scale, shift = self.modulation[step][index]
             tokens = block(tokens, scale, shift, next(cross) if self.is_cross[index] else None, mask, last)

@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from chefmate_policy.groot.guidance import Prefix, PrefixGuide
 from chefmate_policy.groot.images import frames_to_tensor, pixel_values, resized
 from chefmate_policy.groot.initialise import initialise
 from chefmate_policy.groot.model import Groot, Inputs, Parts
@@ -51,7 +52,8 @@ class Variant:
     graphs: bool = False
     compiled: bool = False
     guidance: float = 1.0
-    prefix: bool = False  # guided towards the chunk before (real-time chunking)
+    prefix: bool = False  # led to the chunk before (real-time chunking)
+    jacobian: bool = False  # through the model's Jacobian
 
 
 REFERENCE, EAGER = "float32", "eager"
@@ -60,11 +62,17 @@ VARIANTS: dict[str, Variant] = {
     EAGER: Variant("the model as it stands", engine=False),
     "engine": Variant("the engine, operation by operation"),
     "graphs": Variant("the engine with CUDA graphs, as the policy node runs it", cuda=True, graphs=True),
-    "graphs-prefix": Variant("the same, guided towards a prefix", cuda=True, graphs=True, prefix=True),
+    "graphs-prefix": Variant(
+        "the same with real-time chunking, without the Jacobian", cuda=True, graphs=True, prefix=True
+    ),
+    "graphs-prefix-jacobian": Variant(
+        "the same with real-time chunking", cuda=True, graphs=True, prefix=True, jacobian=True
+    ),
     "graphs-guidance": Variant(
         "the same with guidance 1.5 over the instruction", cuda=True, graphs=True, guidance=1.5
     ),
-    "prefix": Variant("the engine, guided towards a prefix", prefix=True),
+    "prefix": Variant("the engine with real-time chunking, without the Jacobian", prefix=True),
+    "prefix-jacobian": Variant("the engine with real-time chunking", prefix=True, jacobian=True),
     "guidance": Variant("the engine with guidance 1.5 over the instruction", guidance=1.5),
     "compiled": Variant(
         "the engine with CUDA graphs, its blocks by torch.compile", cuda=True, graphs=True, compiled=True
@@ -74,6 +82,7 @@ DIFFERENT = ("guidance", "prefix")  # other actions than the reference's: no err
 STAGES = ("preprocess", "vision", "language", "features", "denoising", "postprocess")
 
 CAMERAS, HEIGHT, WIDTH, JOINTS = 2, 480, 640, 6
+FROZEN, OVERLAP = 4, 9  # steps of the prefix; what they are does not change the times
 # tokens of the published prompt with an instruction of twelve: before, between and after the two images
 BEFORE, BETWEEN, AFTER, NULL_SHORTER = 20, 7, 18, 11
 OBSERVATIONS = 4  # different ones, over which the error is taken
@@ -137,7 +146,12 @@ class Pass:
             self.engine = Engine(
                 model, slot=slot, graphs=variant.graphs, compiled=variant.compiled, guidance=variant.guidance
             )
-            self.guide = _towards(self.observations.noises[-1].to(self.device)) if variant.prefix else None
+            if variant.prefix:
+                left = Prefix(
+                    self.observations.noises[-1][:OVERLAP, :JOINTS], FROZEN, jacobian=variant.jacobian
+                )
+                head = self.config.action_head
+                self.guide = PrefixGuide(left, head.action_horizon, head.action_dim, self.device)
             self.prompt = self.engine.prompt(self.observations.ids, self.observations.null_ids)
 
     @torch.inference_mode()
@@ -335,19 +349,6 @@ def _frame(random: np.random.Generator) -> NDArray[np.uint8]:
     patches = random.integers(0, 224, (HEIGHT // 16, WIDTH // 16, 3), dtype=np.uint8)
     noise = random.integers(0, 32, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     return patches.repeat(16, axis=0).repeat(16, axis=1) + noise
-
-
-def _towards(chunk: Tensor, steps: int = 4, weight: float = 5.0) -> Guide:
-    """Draws the first steps of the chunk to those of the one before, as far as the time allows."""
-
-    def guide(x: Tensor, velocity: Tensor, when: float) -> Tensor:
-        rest = 1.0 - when
-        error = chunk[:steps] - (x + rest * velocity)[:, :steps]
-        corrected = velocity.clone()
-        corrected[:, :steps] += min(weight, rest / max(when, 1e-3)) * error
-        return corrected
-
-    return guide
 
 
 def _mark(cuda: bool) -> Any:

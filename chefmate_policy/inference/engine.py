@@ -30,6 +30,7 @@ from chefmate_policy.groot.fused import (
     compile_blocks,
     rotary_tables,
 )
+from chefmate_policy.groot.guidance import PrefixGuide, pull_back
 from chefmate_policy.groot.model import Groot
 
 __all__ = ["Engine", "Guide", "Prompt", "StageTimes"]
@@ -37,7 +38,7 @@ __all__ = ["Engine", "Guide", "Prompt", "StageTimes"]
 PROMPTS_KEPT, GRAPHS_KEPT = 16, 4
 WARM_UP = 3  # passes before a CUDA graph is captured, as torch asks for
 
-# corrects a velocity: state x [B, H, A], velocity [B, H, A], time 0..1 -> velocity; for real-time chunking
+# corrects a velocity: state x [B, H, A], velocity [B, H, A], time 0..1 -> velocity; a PrefixGuide is one
 Guide = Callable[[Tensor, Tensor, float], Tensor]
 
 
@@ -127,7 +128,8 @@ class Engine:
         self.flow.set_steps(steps)
         self._graphs.clear()
 
-    @torch.inference_mode()
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def prompt(self, input_ids: Tensor, null_ids: Tensor | None = None) -> Prompt:
         """Prepares an instruction: input_ids [L] or [1, L]; kept, so that asking again costs nothing."""
         ids = [input_ids.flatten()]
@@ -145,7 +147,9 @@ class Engine:
         self._prompts.move_to_end(key)
         return self._prompts[key]
 
-    @torch.inference_mode()
+    # not inference_mode, whose tensors a pass under autograd (real-time chunking) could not use
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def __call__(
         self,
         pixel_values: Tensor,
@@ -159,7 +163,8 @@ class Engine:
         """pixel_values [V, 3, S, S] in [-1, 1], state [1, S] or [1, 1, S], noise [H, A] -> actions [H, A]
         float32, on the engine's device.
 
-        guide corrects each velocity (real-time chunking). times receives the split into stages.
+        guide corrects each velocity; a PrefixGuide (real-time chunking) also through the model's Jacobian,
+        where it asks for it. times receives the split into stages.
         """
         state = state.reshape(1, 1, -1).to(self.device)
         noise = noise.reshape(1, *noise.shape[-2:]).to(self.device, torch.float32)
@@ -188,8 +193,14 @@ class Engine:
 
     def _guided(self, stages: _Stages | _Graphs, noise: Tensor, guide: Guide) -> Tensor:
         x, steps = noise, self.flow.steps
+        pulled = guide if isinstance(guide, PrefixGuide) and guide.pulled else None
         for step in range(steps):
-            x = x + guide(x, stages.velocity(x, step), step / steps) / steps
+            time = step / steps
+            if pulled is not None:
+                velocity = stages.pulled(x, step, pulled.target, pulled.strength(time))
+            else:
+                velocity = guide(x, stages.velocity(x, step), time)
+            x = x + velocity / steps
         return x
 
     def _prepare(self, prompts: list[Tensor]) -> Prompt:
@@ -269,12 +280,24 @@ class _Stages:
             x = x + self.velocity(x, step) / steps
         return x
 
-    def velocity(self, x: Tensor, step: int) -> Tensor:
+    def pulled(self, x: Tensor, step: int, target: Tensor, strength: Tensor) -> Tensor:
+        """The velocity led to a target, all [1, H, A] float32; see `pull_back`."""
+        with torch.enable_grad():
+            x = x.detach().clone().requires_grad_()
+            velocity = self.velocity(x, step, plain=True)
+            return pull_back(x, velocity, target, strength, 1.0 - step / self.engine.flow.steps)
+
+    def velocity(self, x: Tensor, step: int, plain: bool = False) -> Tensor:
         """x [1, H, A] float32 -> [1, H, A] float32, the guidance over the instruction in it."""
         context = self.context
         assert context is not None
         both = self.engine.flow.velocity(
-            x.expand(context.prefix.shape[0], -1, -1), step, context.prefix, context.keys_values, context.mask
+            x.expand(context.prefix.shape[0], -1, -1),
+            step,
+            context.prefix,
+            context.keys_values,
+            context.mask,
+            plain,
         )
         if both.shape[0] == 1:
             return both
@@ -310,8 +333,9 @@ class _Graphs:
         self.graphs = [self._capture(stage)[0] for stage in (self.stages.see, self.stages.read)]
         self.graphs.append(self._capture(self.stages.attend)[0])
         self.denoising, self.actions = self._capture(self.stages.denoise)
-        self.x = self.stages.noise.clone()
+        self.x, self.target, self.strength = (self.stages.noise.clone() for _ in range(3))
         self.velocities: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self.pulls: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
 
     def take(self, pixel_values: Tensor, state: Tensor, prompt: Prompt, noise: Tensor) -> None:
         self.stages.pixel_values.copy_(pixel_values)
@@ -341,6 +365,28 @@ class _Graphs:
             self.velocities[step] = self._capture(lambda: self.stages.velocity(self.x, step))
         graph, velocity = self.velocities[step]
         self.x.copy_(x)
+        graph.replay()
+        return velocity
+
+    def pulled(self, x: Tensor, step: int, target: Tensor, strength: Tensor) -> Tensor:
+        """As of `_Stages`; valid until the next replay."""
+
+        def run() -> Tensor:
+            return self.stages.pulled(self.x, step, self.target, self.strength)
+
+        if step not in self.pulls:
+            if not self.pulls:  # the backward pass, too, wants its warm-up outside a capture
+                side: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side):
+                    for _ in range(WARM_UP):
+                        run()
+                torch.cuda.current_stream().wait_stream(side)
+            self.pulls[step] = self._capture(run)
+        graph, velocity = self.pulls[step]
+        self.x.copy_(x)
+        self.target.copy_(target)
+        self.strength.copy_(strength)
         graph.replay()
         return velocity
 
