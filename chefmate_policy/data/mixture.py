@@ -182,36 +182,40 @@ class Mixture:
         return {str(dataset.root): fingerprint(dataset.root) for dataset in self.datasets}
 
     def split(self, held_out: float, seed: int = 0) -> tuple[Mixture, Mixture]:
-        """Two mixtures over the same columns: training, and this share of each dataset's layouts (episodes,
-        where it names no layouts), at least one of each.
+        """Two mixtures over the same columns: training, and this share of each dataset's layouts, at least
+        one. Episodes take the layouts' place where a dataset names none, or one only.
 
-        Raises DatasetError: a dataset has only one, or the share is not between 0 and 1.
+        Raises DatasetError: a dataset has only one episode, or the share is not between 0 and 1.
         """
         if not 0 < held_out < 1:
             raise DatasetError(f"a held-out share of {held_out}; it must be between 0 and 1")
-        groups: dict[int, dict[str, list[int]]] = {}
-        chosen = sorted({run.trajectory for run in self.sampler.runs})
-        for index in chosen:
-            trajectory = self._columns.trajectories[index]
-            name = trajectory.layout or f"episode {trajectory.episode.index}"
-            groups.setdefault(trajectory.dataset, {}).setdefault(name, []).append(index)
+        chosen: dict[int, list[int]] = {}
+        for index in sorted({run.trajectory for run in self.sampler.runs}):
+            chosen.setdefault(self._columns.trajectories[index].dataset, []).append(index)
         out: set[int] = set()
-        for dataset, layouts in groups.items():
-            if len(layouts) < 2:
+        for dataset, members in chosen.items():
+            groups = self._scenes(members)
+            if len(groups) < 2:
+                root = self.datasets[dataset].root
                 raise DatasetError(
-                    f"{self.datasets[dataset].root} has one layout only: nothing can be held out"
+                    f"{root} has one episode only: nothing can be held out, set the share to 0"
                 )
-            order = np.random.Generator(np.random.Philox(key=seed, counter=dataset)).permutation(len(layouts))
-            count = min(max(1, round(held_out * len(layouts))), len(layouts) - 1)
-            names = list(layouts)
-            out.update(index for place in order[:count] for index in layouts[names[place]])
-        parts = [
-            [run for run in self.sampler.runs if (run.trajectory in out) is held] for held in (False, True)
-        ]
+            order = np.random.Generator(np.random.Philox(key=seed, counter=dataset)).permutation(len(groups))
+            count = min(max(1, round(held_out * len(groups))), len(groups) - 1)
+            out.update(index for place in order[:count] for index in groups[place])
+        runs = self.sampler.runs
+        parts = [[run for run in runs if (run.trajectory in out) is held] for held in (False, True)]
         train, rest = (
-            Mixture(self._columns, runs, self.sampler.sampling, self._weights, self.horizon) for runs in parts
+            Mixture(self._columns, part, self.sampler.sampling, self._weights, self.horizon) for part in parts
         )
         return train, rest
+
+    def _scenes(self, members: Sequence[int]) -> list[list[int]]:
+        """Trajectories of one dataset by layout; each by itself if there are fewer than two layouts."""
+        groups: dict[str, list[int]] = {}
+        for index in members:
+            groups.setdefault(self._columns.trajectories[index].layout or f"alone {index}", []).append(index)
+        return list(groups.values()) if len(groups) > 1 else [[index] for index in members]
 
     def resampled(self, sampling: Sampling) -> Mixture:
         """The same with other sampling; columns and pictures are shared."""

@@ -185,8 +185,17 @@ def test_what_is_held_out_is_not_sampled(paths: list[Path]) -> None:
     assert set(train.rows) | set(held.rows) == set(range(15)) and not set(train.rows) & set(held.rows)
     assert set(train.draw(0, 200).rows) == set(train.rows)
     assert train.metadata() == mixture.metadata()
-    with pytest.raises(DatasetError, match="one layout only"):
+    with pytest.raises(DatasetError, match="one episode only"):
         Mixture.open(paths).split(0.4)
+
+
+def test_a_layout_is_held_out_whole(tmp_path: Path) -> None:
+    states, pictures = np.zeros((2, 6), np.float32), np.zeros((2, SIDE, SIDE, 3), np.uint8)
+    extra = [{"layout": number // 2} for number in range(6)]
+    mixture = Mixture.open([write_dataset(tmp_path / "pairs", [("go", states, pictures)] * 6, extra)])
+    _, held = mixture.split(0.5, seed=1)
+    assert len(held.trajectories) in (2, 4)
+    assert all([one.layout for one in held.trajectories].count(one.layout) == 2 for one in held.trajectories)
 
 
 def test_datasets_that_do_not_fit_together_are_named(paths: list[Path], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from chefmate.cli import main
 from chefmate_policy.data.features import tower_features
 from chefmate_policy.data.meaning import meaning_of
 from chefmate_policy.data.mixture import Mixture
-from chefmate_policy.data.probe import wilson
+from chefmate_policy.data.probe import decode, wilson
 from chefmate_policy.data.shortcut import ShortcutError, check_mixture, judge, still_frames
 from chefmate_policy.data.shortcut_report import Verdict
 
@@ -164,6 +164,16 @@ def test_paraphrases_ask_for_the_same() -> None:
     assert {meaning_of(text) for text in TEXTS["bread"]} == {"pick bread"}
     assert meaning_of("Do not pick up the bread.") == meaning_of("") == "idle"
     assert meaning_of("Fold the towel!") == "fold the towel"
+
+
+@pytest.mark.parametrize(("difference", "least", "most"), [(1e-3, 0.5, 0.5), (1.0, 1.0, 1.0)])
+def test_what_coding_leaves_in_twin_pictures_tells_nothing(
+    difference: float, least: float, most: float
+) -> None:
+    layouts, labels = np.repeat(np.arange(12), 2), np.tile([0, 1], 12)
+    scenes = np.random.default_rng(0).normal(size=(12, 30))[layouts]
+    features = np.column_stack((scenes, difference * 10 * labels)).astype(np.float32)
+    assert least <= decode(features, labels, layouts).accuracy <= most
 
 
 def test_wilson_is_the_published_interval() -> None:
