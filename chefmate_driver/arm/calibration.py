@@ -19,6 +19,7 @@ from chefmate_driver.arm.model import JOINT_NAMES
 from chefmate_driver.feetech.bus import FeetechBus
 from chefmate_driver.feetech.packet import MAX_ID
 from chefmate_driver.feetech.registers import MAX_POSITION
+from chefmate_driver.paths import user_path
 from chefmate_ros.share import share_places
 
 MAX_HOMING_OFFSET = 2047  # ticks, eleven bits and a sign
@@ -67,7 +68,7 @@ def find_calibration(name: str, *, leader: bool = False) -> Path:
             "(`lerobot-calibrate` writes one)"
         )
     if "/" in name or name.endswith(".json"):
-        places = [Path(name).expanduser()]
+        places = [user_path(name, "calibration")]
     else:
         places = [folder / f"{name}.json" for folder in calibration_folders(leader=leader)]
         places += share_places("config", "calibration", f"{name}.json")

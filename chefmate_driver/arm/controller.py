@@ -144,6 +144,21 @@ class ArmController:
         return self.fault or self.estop or self.blind or protecting or self._why
 
     @property
+    def estop_does(self) -> str:
+        """What a latched e-stop means in the present state, and what ends it."""
+        ends = "arm/estop_release clears it"
+        if self.fault:
+            return (
+                f"the arm is at fault ({self.fault}), so nothing is written to the servos any more: they hold "
+                f"what they were told last, arm/torque false lets go; {ends}"
+            )
+        if not self.connected:
+            return f"no servos are connected; {ends}"
+        if not self.torque:
+            return f"torque is off, so nothing moves; {ends}"
+        return f"braking, then holding; {ends}"
+
+    @property
     def speed_override(self) -> float:
         """Share of the speed limits in force: what the owner allows, times what the protection leaves."""
         return self.safety.speed_override * self.safety.slowdown
@@ -188,9 +203,9 @@ class ArmController:
         self.fail(reason)
 
     def disconnect(self) -> None:
-        """The port is given back on purpose. The servos keep their torque; a latched e-stop stays."""
+        """The port is given back on purpose. The servos keep their torque; a latched e-stop stays, and so
+        does a fault: only `arm/torque` ends it."""
         self.connected = self.torque = self.leaving = False
-        self.fault = ""
         self._clear("")
 
     def leave(self, reason: str) -> None:

@@ -74,7 +74,9 @@ def run(make: Callable[[EndRequest], ArmNode], args: list[str] | None) -> int:
         gc.collect()
         gc.freeze()
         while not end.told.wait(0.2):
-            if not spinner.is_alive() or (node.loop is not None and not node.loop.alive):
+            if not (spinner.is_alive() and node.ears.alive) or (
+                node.loop is not None and not node.loop.alive
+            ):
                 node.get_logger().fatal("a thread of the arm node died; the servos hold their last goal")
                 code = 1
                 break

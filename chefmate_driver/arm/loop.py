@@ -95,7 +95,9 @@ class ArmLoop:
         self._worked = False  # something else than a cycle was done since the newest one
         self._retry_at = 0.0
         self._nothing: Vector = np.full(6, np.nan)
-        self._noted: tuple[ArmState, str] = (ArmState.UNPOWERED, "")  # in the black box
+        # In the black box. What was so before this loop has been written.
+        self._noted: tuple[ArmState, str] = (controller.state, controller.reason)
+        self._latched = bool(controller.estop)
 
     def connect(self) -> None:
         """Opens the bus and reads where the arm is; writes nothing. Raises FeetechError, ArmError."""
@@ -322,13 +324,15 @@ class ArmLoop:
         """Tells the black box of a new state; a fault and an e-stop make it write."""
         if self.black_box is None:
             return
-        state, reason = self.controller.state, self.controller.reason
-        if (state, reason) == self._noted:
-            return
-        before, self._noted = self._noted[0], (state, reason)
-        self.black_box.note("state", f"{state.value}: {reason}" if reason else state.value)
-        if state is not before and state in (ArmState.FAULT, ArmState.ESTOPPED):
-            self.black_box.trigger("fault" if state is ArmState.FAULT else "estop", reason)
+        state, reason, estop = self.controller.state, self.controller.reason, self.controller.estop
+        if (state, reason) != self._noted:
+            before, self._noted = self._noted[0], (state, reason)
+            self.black_box.note("state", f"{state.value}: {reason}" if reason else state.value)
+            if state is not before and state is ArmState.FAULT:
+                self.black_box.trigger("fault", reason)
+        if estop and not self._latched:  # in whatever state
+            self.black_box.trigger("estop", estop)
+        self._latched = bool(estop)
 
     def _lost(self, reason: str) -> None:
         if self._servos is not None:

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import sys
 import time
+import traceback
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -36,6 +36,7 @@ from chefmate_driver.arm.calibration import find_calibration, read_calibration
 from chefmate_driver.arm.controller import LEFT_HOLDING, SHADOW, ArmController, ArmState
 from chefmate_driver.arm.ending import EndRequest
 from chefmate_driver.arm.errors import ArmError, TrajectoryRejectedError, TransitionError
+from chefmate_driver.arm.estop import EstopEars
 from chefmate_driver.arm.inspection import inspect_servos
 from chefmate_driver.arm.loop import ArmLoop
 from chefmate_driver.arm.model import LOWER, UPPER
@@ -49,6 +50,7 @@ from chefmate_driver.arm.trajectory import Trajectory
 from chefmate_driver.arm.units import ArmUnits
 from chefmate_driver.errors import DriverError
 from chefmate_driver.feetech.errors import PortNotFoundError, ServoMissingError
+from chefmate_driver.paths import user_path
 from chefmate_ros.parameters import declare
 
 TRAJECTORY_TOPIC = "arm_controller/joint_trajectory"
@@ -63,6 +65,26 @@ LATCHED = QoSProfile(
 )
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 NOT_CONFIGURED = "the arm node is not configured"
+
+
+Transition = Callable[["ArmNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _said(transition: Transition) -> Transition:
+    """Logs what a transition raises, which rclpy swallows."""
+
+    @functools.wraps(transition)
+    def transit(node: ArmNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except DriverError as error:
+            node.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            node.get_logger().fatal(f"{transition.__name__} failed by a defect:\n{traceback.format_exc()}")
+            raise
+
+    return transit
 
 
 class ArmNode(LifecycleNode):
@@ -90,14 +112,13 @@ class ArmNode(LifecycleNode):
         self.reports = ArmReports(
             self, self._controller, lambda: (self.loop, self._units), self._value, TRAJECTORY_TOPIC
         )
-        # In this order the executor takes what is there at once: stops first, and the policy's status before
-        # the chunk that it was sent before.
-        self.create_subscription(Bool, "estop", self._on_estop, 10)
+        self.ears = EstopEars(self, self._latch)
+        # In this order the executor takes what is there at once: the policy's status before the chunk that it
+        # was sent before.
         self.create_subscription(PolicyStatus, "policy/status", self._on_policy, LATCHED)
         self.create_subscription(JointTrajectory, TRAJECTORY_TOPIC, self._on_trajectory, 10)
         self.create_subscription(JointState, LEADER_TOPIC, self._on_leader, NEWEST)
         self.create_subscription(String, "instruction", self._on_instruction, NEWEST)
-        self.create_service(Trigger, "arm/estop", self._estop_service)
         self.create_service(Trigger, "arm/estop_release", self._release_service)
         self.create_service(SetBool, "arm/torque", self._torque_service)
         self.create_service(SetBool, "arm/teleop", self._teleop_service)
@@ -111,15 +132,13 @@ class ArmNode(LifecycleNode):
 
     # Lifecycle
 
+    @_said
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Finds the servos and begins to read them. Writes nothing."""
-        try:
-            self._connect()
-        except DriverError as error:
-            self.get_logger().error(str(error))
-            return TransitionCallbackReturn.FAILURE
+        self._connect()
         return TransitionCallbackReturn.SUCCESS
 
+    @_said
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Trajectories are followed from now on; torque goes on if `torque_on_start`."""
         loop = self._running()
@@ -135,6 +154,7 @@ class ArmNode(LifecycleNode):
         self.get_logger().info(f"{self._controller.state.value} on {self._value('port')}")
         return super().on_activate(state)
 
+    @_said
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Brakes and holds; torque stays."""
         self._hold("the arm node was deactivated")
@@ -142,14 +162,22 @@ class ArmNode(LifecycleNode):
             self._controller.active = False
         return super().on_deactivate(state)
 
+    @_said
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees the port; the servos hold what they were told last."""
         self.disconnect()
         return TransitionCallbackReturn.SUCCESS
 
+    @_said
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As deactivate and cleanup."""
         self.stand_down()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_said
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a defect in a transition: frees the port; the servos hold what they were told last."""
+        self.disconnect()
         return TransitionCallbackReturn.SUCCESS
 
     # Start and end
@@ -176,6 +204,11 @@ class ArmNode(LifecycleNode):
             log.info(f"{controller.state.value}: torque was not on, nothing to hold")
         self.reports.publish_health()
         self.disconnect()
+
+    def destroy_node(self) -> None:
+        """Ends the e-stop's thread, too."""
+        self.ears.close()
+        super().destroy_node()
 
     def disconnect(self) -> None:
         """Ends the loop, frees the port and writes what the black box has to write."""
@@ -209,7 +242,7 @@ class ArmNode(LifecycleNode):
             inspect=lambda servos: inspect_servos(servos, follower_kind(self._value("supply_voltage"))),
             protection=protection(self._value),
             black_box=BlackBox(
-                Path(folder).expanduser() if folder else default_folder(),
+                user_path(folder, "black_box_folder") if folder else default_folder(),
                 self.get_fully_qualified_name(),
                 rate,
                 self._value("black_box_files"),
@@ -335,19 +368,13 @@ class ArmNode(LifecycleNode):
             self._instruction = message.data
             self._note("instruction", message.data or "(stop)")
 
-    def _on_estop(self, message: Bool) -> None:
-        if message.data:
-            self._latch("e-stop: true on the topic estop")
-
-    def _latch(self, reason: str) -> None:
+    def _latch(self, reason: str) -> str:
+        """In the e-stop's own thread: latches it; what that did."""
         with self._editing():
             self._controller.latch_estop(reason)
-        self.get_logger().warning(f"{reason}; release with arm/estop_release")
-
-    def _estop_service(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
-        self._latch("e-stop: arm/estop was called")
-        reply.success, reply.message = True, "latched: braking, then holding; arm/estop_release clears it"
-        return reply
+            did = self._controller.estop_does
+        self.get_logger().warning(f"{reason}; {did}")
+        return f"latched: {did}"
 
     def _release_service(self, _: Trigger.Request, reply: Trigger.Response) -> Trigger.Response:
         with self._editing():
@@ -419,8 +446,6 @@ class ArmNode(LifecycleNode):
             self.loop.set_torque(on)
         except (DriverError, OSError) as error:
             return str(error)
-        except FutureTimeoutError:
-            return "the control loop did not answer; see /diagnostics"
         return ""
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -445,7 +470,8 @@ class ArmNode(LifecycleNode):
 
     def _editing(self) -> AbstractContextManager[Any]:
         """To hold while the controller is changed, with or without a loop that runs it."""
-        return nullcontext() if self.loop is None else self.loop.edit()
+        loop = self.loop  # the e-stop's thread looks, too
+        return nullcontext() if loop is None else loop.edit()
 
     def _running(self) -> ArmLoop:
         if self.loop is None:
