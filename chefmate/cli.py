@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chefmate import arm, data, graph, params, serve
+from chefmate import arm, data, graph, params, serve, train
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
@@ -91,6 +91,8 @@ def parser() -> argparse.ArgumentParser:
 
     params.add(commands.add_parser("params", help="what a training run trains, and what that takes"))
 
+    train.add(commands.add_parser("train", help="train a policy on datasets, from a checkpoint or nothing"))
+
     perception = commands.add_parser("perception", help="set up perception on a table")
     view = perception.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
         "view", help="write zones and masks over a scene camera picture"
@@ -150,6 +152,8 @@ def run(options: argparse.Namespace) -> int:
         return params.params(options)
     if options.command == "serve":
         return serve.serve(options)
+    if options.command == "train":
+        return train.train(options)
     if options.command == "doctor":
         try:
             from chefmate.doctor.command import doctor

@@ -180,7 +180,8 @@ def _base_of(adapter: Adapter, given: str | Path | None) -> Path:
     if not wanted:
         raise CheckpointError(f"adapter {adapter.folder} names no base checkpoint; give its folder as base")
     try:
-        root = locate(wanted, FILES)
+        beside = adapter.folder / wanted  # a path from the adapter's folder, so that both move together
+        root = beside.resolve() if not given and beside.is_dir() else locate(wanted, FILES)
     except HubError as error:
         raise CheckpointError(
             f"adapter {adapter.folder} was trained on {wanted}, which is not here; give that base's"
