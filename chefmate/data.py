@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from chefmate import data_shortcut
-from chefmate.data_options import generate_options
+from chefmate.data_options import convert_options, generate_options
 from chefmate_driver.arm.model import JOINTS
 from chefmate_policy.units import so101_units
 
@@ -26,12 +26,17 @@ def add(command: argparse.ArgumentParser) -> None:
     )
     look.add_argument("--plot", type=Path, help="write a picture (png, pdf, svg)")
     look.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    convert_options(actions.add_parser("convert", help="recordings of the running graph as a dataset"))
     generate_options(actions.add_parser("generate", help="episodes of the expert in the twin"))
     data_shortcut.add(actions.add_parser("shortcut", help="can the instruction be told from pictures alone?"))
 
 
 def run(options: argparse.Namespace) -> int:
     """0: the dataset is whole; 1: it has faults. Raises DatasetError: it does not open."""
+    if options.action == "convert":
+        from chefmate import data_convert
+
+        return data_convert.run(options)
     if options.action == "generate":
         from chefmate import data_generate
 

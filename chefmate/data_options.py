@@ -62,3 +62,32 @@ def picture_size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is neither N nor WxH")
     width, _, height = text.partition("x")
     return int(width), int(height or width)
+
+
+def convert_options(command: argparse.ArgumentParser) -> None:
+    """Options of `chefmate data convert`."""
+    command.add_argument("bags", nargs="+", type=Path, metavar="BAG", help="rosbag2 folders of the graph")
+    command.add_argument(
+        "--to", type=Path, required=True, metavar="DATASET", help="folder of the new dataset"
+    )
+    command.add_argument("--fps", type=int, default=10, help="frames per second of the dataset (default 10)")
+    command.add_argument("--size", type=picture_size, help="N or WxH pixels (default: the cameras')")
+    command.add_argument("--format", choices=WRITABLE, default=V2_1, dest="version", help=f"default {V2_1}")
+    command.add_argument(
+        "--cameras",
+        nargs="+",
+        default=["scene=scene_camera", "wrist=wrist_camera"],
+        metavar="NAME=TOPIC",
+        help="default scene=scene_camera wrist=wrist_camera",
+    )
+    command.add_argument(
+        "--gap",
+        type=float,
+        default=0.15,
+        help="s between messages that make an episode faulty (default 0.15)",
+    )
+    command.add_argument(
+        "--least", type=float, default=1.0, help="s, shorter episodes are left out (default 1)"
+    )
+    command.add_argument("--only-success", action="store_true", help="episodes that the sequencer judged so")
+    command.add_argument("--json", action="store_true", help="one JSON document on standard output")
