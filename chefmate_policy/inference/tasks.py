@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from chefmate_policy.groot.errors import InputError
+from chefmate_policy.inference.backend import BackendError
 from chefmate_policy.inference.engine import Engine
 
-__all__ = ["TaskEngine", "task_of"]
+__all__ = ["TaskEngine", "task_folders", "task_of"]
 
 STAGES = ("vision", "language", "features", "keys_values", "flow")
 
@@ -76,6 +77,20 @@ class TaskEngine:
             for index, (item, own) in enumerate(zip(tensors, self._tensors, strict=True))
             if not torch.equal(item, own)
         }
+
+
+def task_folders(entries: Sequence[str]) -> dict[str, str]:
+    """Adapter folder or hub id by task, from `task=adapter`. Raises BackendError."""
+    folders: dict[str, str] = {}
+    for entry in entries:
+        task, equals, folder = (part.strip() for part in entry.partition("="))
+        if not equals or not task or not folder or task in folders:
+            raise BackendError(
+                f"parameter model.tasks: {entry!r} must be task=adapter, each task once, for example"
+                " cheese=adapters/cheese."
+            )
+        folders[task] = folder
+    return folders
 
 
 def task_of(instruction: str, tasks: Sequence[str]) -> str | None:
