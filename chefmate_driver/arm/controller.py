@@ -149,8 +149,8 @@ class ArmController:
         ends = "arm/estop_release clears it"
         if self.fault:
             return (
-                f"the arm is at fault ({self.fault}), so nothing is written to the servos any more: they hold "
-                f"what they were told last, arm/torque false lets go; {ends}"
+                f"the arm is at fault ({self.fault}), so nothing is written to the servos any more: they "
+                f"hold what they were told last, arm/torque false lets go; {ends}"
             )
         if not self.connected:
             return f"no servos are connected; {ends}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,22 +33,39 @@ def switch(graph: Graph, service: str, on: bool) -> Any:
 
 
 class LeaderArm:
-    """Publishes a pose as a leader node does."""
+    """Publishes a pose as a leader node does, at 50 Hz, in a thread: whatever the test is waiting for."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._publisher = graph.listener.publisher("teleop/joint_command", JointState)
         self.pose = list(START)
+        self._silent = threading.Event()
+        self._thread = threading.Thread(target=self._speak_on, daemon=True)
+        self._thread.start()
 
-    def speak(self, names: Any = JOINT_NAMES) -> bool:
-        """One command; always False, to be used as a condition that is never met."""
+    def _speak_on(self) -> None:
+        while not self._silent.wait(0.02):
+            self.speak()
+
+    def speak(self, names: Any = JOINT_NAMES) -> None:
+        """One command."""
         message = JointState(name=list(names), position=self.pose[: len(names)])
         message.header.stamp = self._graph.listener.node.get_clock().now().to_msg()
         self._publisher.publish(message)
-        return False
 
-    def until(self, condition: Callable[[], Any], timeout: float, what: str) -> None:
-        self._graph.listener.until(lambda: self.speak() or condition(), timeout, what)
+    def fall_silent(self) -> None:
+        self._silent.set()
+        self._thread.join()
+
+    def engage(self) -> None:
+        """As often as it takes: on a busy machine this leader may itself be silent for too long."""
+
+        def engaged() -> bool:
+            if self._graph.health[-1].state != "TELEOPERATED":
+                switch(self._graph, "arm/teleop", True)
+            return bool(self._graph.health[-1].state == "TELEOPERATED")
+
+        self._graph.listener.until(engaged, 30.0, "TELEOPERATED")
 
 
 def test_a_leader_drives_after_a_slow_engagement_and_its_silence_ends_that(
@@ -57,17 +75,21 @@ def test_a_leader_drives_after_a_slow_engagement_and_its_silence_ends_that(
     assert not refused.success and "nothing fresh on teleop/joint_command yet" in refused.message
     leader = LeaderArm(graph)
     leader.pose[0] += 0.5
-    leader.until(lambda: switch(graph, "arm/teleop", True).success, 10.0, "an engagement")
-    leader.until(lambda: graph.health[-1].reason.startswith("engaging: shoulder_pan"), 5.0, "a named ramp")
-    assert graph.health[-1].state == "TELEOPERATED"
-    leader.until(lambda: abs(graph.positions[0] - leader.pose[0]) < 0.01, 10.0, "the leader's pose")
-    leader.until(lambda: graph.health[-1].reason == "", 3.0, "nothing more to wait for")
+    leader.engage()
+    assert any(h.reason.startswith("engaging: shoulder_pan") for h in graph.health), "a named ramp"
+    graph.listener.until(lambda: abs(graph.positions[0] - leader.pose[0]) < 0.01, 10.0, "the leader's pose")
+    graph.listener.until(lambda: graph.health[-1].reason == "", 3.0, "nothing more to wait for")
     rejected = graph.health[-1].rejected_trajectories
     graph.send([GOAL], [0.5])
-    leader.until(lambda: graph.health[-1].rejected_trajectories == rejected + 1, 5.0, "a counted rejection")
+    graph.listener.until(
+        lambda: graph.health[-1].rejected_trajectories == rejected + 1, 5.0, "a counted rejection"
+    )
     leader.pose[5] += 0.3
-    leader.until(lambda: abs(plant.positions[5] - leader.pose[5]) < 0.02, 10.0, "the mirrored gripper")
-    health = graph.until_state("HOLDING")  # nobody speaks any more
+    graph.listener.until(
+        lambda: abs(plant.positions[5] - leader.pose[5]) < 0.02, 10.0, "the mirrored gripper"
+    )
+    leader.fall_silent()
+    health = graph.until_state("HOLDING")
     assert health.reason.startswith("teleoperation ended: the leader is silent for 0.2")
     for _ in range(10):
         leader.speak()
@@ -78,11 +100,11 @@ def test_a_leader_drives_after_a_slow_engagement_and_its_silence_ends_that(
 def test_an_estop_ends_teleoperation_and_diagnostics_tell_what_there_is_to_tell(graph: Graph) -> None:
     heard = graph.listener.subscribe("/diagnostics", DiagnosticArray)
     leader = LeaderArm(graph)
-    leader.until(lambda: switch(graph, "arm/teleop", True).success, 10.0, "an engagement")
-    leader.until(lambda: graph.health[-1].state == "TELEOPERATED", 5.0, "TELEOPERATED")
+    leader.engage()
     assert graph.trigger("arm/estop").success
     graph.until_state("ESTOPPED")
     assert not switch(graph, "arm/teleop", True).success
+    leader.fall_silent()
     leader.speak(JOINT_NAMES[:3])
 
     def counted() -> bool:
@@ -90,9 +112,14 @@ def test_an_estop_ends_teleoperation_and_diagnostics_tell_what_there_is_to_tell(
         return any(e.key == "rejected_leader_commands" and e.value == "1" for e in entries)
 
     graph.listener.until(counted, 5.0, "a counted command")
-    values = {s.name: {e.key: e.value for e in s.values} for s in heard[-1].status}
+
+    def told() -> dict[str, dict[str, str]]:
+        return {s.name: {e.key: e.value for e in s.values} for s in heard[-1].status}
+
+    graph.listener.until(lambda: float(told()["arm: timing"]["loop_rate"]) > 80.0, 20.0, "nearly 100 Hz")
+    values = told()
     timing = values["arm: timing"]
-    assert float(timing["loop_rate"]) > 80.0 and float(timing["wanted_rate"]) == 100.0
+    assert float(timing["wanted_rate"]) == 100.0
     assert sum(int(v) for k, v in timing.items() if k.startswith("lateness_") and k.endswith("_ms")) > 50
     assert "SCHED_FIFO" in timing["scheduling"] or "normal scheduling" in timing["scheduling"]
     assert values["arm: protection"]["stage"] == "NORMAL"
