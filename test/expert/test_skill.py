@@ -16,13 +16,14 @@ from chefmate_policy.expert.skill import Expert
 
 BREAD = "pick up the bread and put it into the white plate"
 CHEESE = "pick up the yellow cheese and put it into the white plate"
+SLOW = pytest.mark.slow
 
 
 def places(lockstep: Lockstep) -> dict[str, str]:
     return {item.state.name: item.place for item in truth.observe(lockstep.world)}
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=SLOW)])
 def test_cheese_sandwich_is_stacked_flat_and_in_order(lockstep, seed):
     lockstep.reset(seed)
     for instruction in (BREAD, CHEESE, BREAD):
@@ -30,7 +31,9 @@ def test_cheese_sandwich_is_stacked_flat_and_in_order(lockstep, seed):
     assert truth.plate_holds(lockstep.world, ["bread", "cheese", "bread"])
 
 
-@pytest.mark.parametrize("kind", ["bread", "cheese", "patty", "lettuce", "tomato"])
+@pytest.mark.parametrize(
+    "kind", ["bread", "tomato", *(pytest.param(kind, marks=SLOW) for kind in ("cheese", "patty", "lettuce"))]
+)
 def test_picks_the_named_one_of_five(lockstep, kind):
     lockstep.reset(11, ["tomato", "lettuce", "patty", "cheese", "bread"])
     assert lockstep.run(f"pick up the {kind} and put it on the plate") > 0
@@ -51,7 +54,9 @@ def test_nothing_to_do_moves_nothing(lockstep, text):
     assert lockstep.world.touched == []
 
 
-@pytest.mark.parametrize("seconds", [1.5, 2.6, 3.2, 4.6, 6.0, 7.6])
+@pytest.mark.parametrize(
+    "seconds", [1.5, 4.6, *(pytest.param(seconds, marks=SLOW) for seconds in (2.6, 3.2, 6.0, 7.6))]
+)
 def test_turns_at_once_to_another_instruction(lockstep, seconds):
     """From reaching, descending, closing, holding, carrying and laying."""
     assert lockstep.run(BREAD, timeout=seconds) < 0

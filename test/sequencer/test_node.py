@@ -165,7 +165,7 @@ def test_status_comes_five_times_a_second(kitchen: Kitchen, start: Any) -> None:
     assert 9 <= len(kitchen.statuses) - seen <= 12
 
 
-@pytest.mark.parametrize("text", [BREAD, CHEESE, ""])
+@pytest.mark.parametrize("text", [BREAD, "", pytest.param(CHEESE, marks=pytest.mark.slow)])
 def test_somebody_elses_instruction_pauses(kitchen: Kitchen, start: Any, text: str) -> None:
     start()
     kitchen.until_state("IDLE")
@@ -281,7 +281,7 @@ def test_killed_and_restarted_it_offers_to_go_on_and_does(kitchen: Kitchen, star
     assert [(step.index, step.ingredient) for step in result.steps] == [(0, "bread"), (1, "cheese")]
 
 
-@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("step", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_and_started_again_with_a_recipe_it_offers_and_starts_nothing(
     kitchen: Kitchen, start: Any, step: int
 ) -> None:
@@ -329,7 +329,7 @@ MAKER = (
 )
 
 
-@pytest.mark.parametrize("respawned", [False, True])
+@pytest.mark.parametrize("respawned", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_client_does_not_wait_for_a_dead_sequencer(
     kitchen: Kitchen, start: Any, start_process: Any, respawned: bool
 ) -> None:
