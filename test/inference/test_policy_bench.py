@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from chefmate_policy.inference import bench
@@ -27,6 +28,7 @@ def test_the_bench_measures_the_engine_beside_the_plain_model() -> None:
     assert engine["wall_ms"]["p50"] > engine["model_ms"]["p50"]
 
 
+@pytest.mark.slow
 def test_a_variant_that_fails_is_reported_and_the_others_go_on() -> None:
     lines: list[str] = []
     document = bench.measure_policy(  # there is no such device
