@@ -52,6 +52,26 @@ class CameraFrame:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """What the arm goes on to do unless another chunk comes, for a backend that lets its chunk go on from it
+    (real-time chunking)."""
+
+    times: Array
+    """(k,) s since the epoch, increasing."""
+    positions: Array
+    """(k, n) rad, in the node's joint order; linear between points."""
+    frozen_until: float
+    """s since the epoch: until then the arm does this whatever the new chunk says."""
+    hard: bool = False
+    """Only the frozen part is to be kept, exactly; else all of it, softly."""
+
+    def positions_at(self, times: Array) -> Array:
+        """(m, n) rad at some times of (m,), held before the first and after the last point."""
+        columns = [np.interp(times, self.times, column) for column in self.positions.T]
+        return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
 class Observation:
     """What one inference starts from. Times are s since the epoch, joints in the node's order, rad and
     rad/s."""
@@ -77,6 +97,8 @@ class Observation:
     """By camera name; empty for a backend that needs none."""
     expert_state: Any = None
     """chefmate_msgs/ExpertState of the twin, only for a backend that asks for it."""
+    planned: Planned | None = None
+    """Only while a chunk runs, and only in a mode of chunking that makes use of it."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +146,7 @@ class Backend(Protocol):
     """True: `Observation.images` is filled. False: the node only watches that the cameras live."""
     needs_joint_states: bool
     needs_expert_state: bool
+    # A backend may also say `goes_on = True`: it makes use of `Observation.planned` (see chunking.goes_on).
 
     @property
     def model_id(self) -> str:

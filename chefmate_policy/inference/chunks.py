@@ -3,7 +3,8 @@
 
 Each chunk is executed for the execution horizon; then the next one takes over. That one is asked for a lead
 earlier, so that it is there in time, and its observation says where the arm's command will be when it takes
-over: a chunk starts where the arm will be, not where it was when the camera looked.
+over: a chunk starts where the arm will be, not where it was when the camera looked. The lead is at least the
+parameter's, and at least the slowest of the last inferences and the refill margin.
 
     |<------ execution horizon ------>|
     takeover          ask             takeover of the next        end
@@ -12,11 +13,15 @@ over: a chunk starts where the arm will be, not where it was when the camera loo
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from chefmate_policy.inference.backend import Array, Chunk
+
+REMEMBERED = 10
+"""Inferences whose delays count; two seconds and more at the usual rates."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,50 @@ class RunningChunk:
 class ChunkTimeline:
     """The chunk that runs, and its predecessor until it takes over."""
 
-    def __init__(self, execution_horizon: float, lead: float) -> None:
+    def __init__(
+        self,
+        execution_horizon: float,
+        lead: float,
+        refill_margin: float = 0.0,
+        remembered: int = REMEMBERED,
+        waits: bool = False,
+    ) -> None:
         """
         Args:
             execution_horizon: s of each chunk to execute.
-            lead: s between asking for a chunk and its takeover; the backend's latency and some margin.
+            lead: s between asking for a chunk and its takeover, at least.
+            refill_margin: s by which a chunk shall be there before it is needed, after measured delays.
+            remembered: of how many inferences the slowest counts.
+            waits: ask for a chunk only when the one before has ended (synchronous mode).
         """
         self.execution_horizon = execution_horizon
-        self.lead = lead
+        self.waits = waits
+        self._least_lead, self._refill_margin = lead, refill_margin
+        self._delays: deque[float] = deque(maxlen=remembered)
         self._running: RunningChunk | None = None
         self._before: RunningChunk | None = None
+
+    @property
+    def delay(self) -> float:
+        """s from asking for a chunk until it is there: the slowest of the last inferences; 0 before the
+        first."""
+        return max(self._delays, default=0.0)
+
+    @property
+    def lead(self) -> float:
+        """s between asking for a chunk and its takeover."""
+        if not self._delays:
+            return self._least_lead
+        return max(self._least_lead, self.delay + self._refill_margin)
+
+    def measured(self, delay: float) -> None:
+        """An inference's result is there, `delay` s after it was asked for."""
+        self._delays.append(max(0.0, delay))
+
+    @property
+    def before(self) -> RunningChunk | None:
+        """The chunk that the newest one replaced; None when it ended by itself."""
+        return self._before
 
     @property
     def running(self) -> RunningChunk | None:
@@ -77,6 +116,8 @@ class ChunkTimeline:
             return True
         if self._running.done:
             return False
+        if self.waits:
+            return now >= self._running.end
         splice = min(self._running.takeover + self.execution_horizon, self._running.end)
         return now + slack >= splice - self.lead
 

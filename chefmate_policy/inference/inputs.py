@@ -103,6 +103,19 @@ class PolicyInputs:
                 for message, _ in take_all(subscription):
                     callback(message)
 
+    def poll_frames(self) -> None:
+        """Takes the cameras' newest frames only."""
+        for subscription, callback, _ in self._images:
+            for message, _ in take_all(subscription):
+                callback(message)
+
+    def frames_since(self, moment: float) -> bool:
+        """True when every camera has a frame that was captured at or after a moment (s since the epoch)."""
+        return all(
+            limit.name in self.frames and self.frames[limit.name].stamp >= moment
+            for _, _, limit in self._images
+        )
+
     def close(self) -> None:
         """Ends the subscriptions."""
         for subscription in [self._health, *(entry[0] for entry in (*self._light, *self._images))]:

@@ -17,9 +17,11 @@ import torch
 from chefmate_policy.errors import PolicyError
 from chefmate_policy.groot.processor import Processor
 from chefmate_policy.inference.backend import BackendError, BackendSettings, Chunk, Observation
-from chefmate_policy.inference.checkpoint_policy import CheckpointOptions, CheckpointPolicy
+from chefmate_policy.inference.checkpoint_policy import CheckpointOptions, CheckpointPolicy, Going
 from chefmate_policy.inference.options import camera_map, options_of
 from chefmate_policy.units import JointUnits
+
+CLOSE = 1e-6  # s, of two times that are one
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class LocalBackend:
     needs_images = True
     needs_joint_states = True
     needs_expert_state = False
+    goes_on = True
 
     def __init__(self, settings: BackendSettings) -> None:
         self._settings = settings
@@ -110,7 +113,8 @@ class LocalBackend:
         started = time.perf_counter()
         frames = {name: observation.images[given].pixels for name, given in self._inputs.items()}
         state = self._units.values(np.asarray(observation.joint_positions)[self._order])
-        values, prepared = policy.act(frames, state, observation.instruction)
+        going = self._going(policy.processor, observation)
+        values, prepared = policy.act(frames, state, observation.instruction, going)
         positions = np.empty((len(values), len(self._order)))
         positions[:, self._order] = self._units.radians(values)
         return Chunk(
@@ -120,3 +124,14 @@ class LocalBackend:
             latency_preprocess=prepared - started,
             latency_model=time.perf_counter() - prepared,
         )
+
+    def _going(self, processor: Processor, observation: Observation) -> Going | None:
+        """What the arm goes on to do, at the times of the new chunk's actions."""
+        planned = observation.planned
+        if planned is None:
+            return None
+        times = observation.stamp + np.arange(processor.config.action_head.action_horizon) * processor.step
+        times = times[times <= planned.times[-1] + CLOSE]
+        positions = planned.positions_at(times)[:, self._order]
+        frozen = int(np.searchsorted(times, planned.frozen_until + CLOSE))
+        return Going(self._units.values(positions), frozen, planned.hard)

@@ -27,17 +27,20 @@ from chefmate_policy.errors import PolicyError
 from chefmate_policy.inference import messages
 from chefmate_policy.inference.arm import ArmWatch
 from chefmate_policy.inference.backend import Backend, BackendSettings, Observation, create_backend
+from chefmate_policy.inference.chunking import Chunking, Mode, mode_of
 from chefmate_policy.inference.chunks import ChunkTimeline
 from chefmate_policy.inference.inputs import NEWEST, PolicyInputs
 from chefmate_policy.inference.instruction import InstructionInForce
 from chefmate_policy.inference.parameters import PARAMETERS, camera_topics, model_options
-from chefmate_policy.inference.session import INACTIVE, WAITING, PolicySession, SessionSettings
+from chefmate_policy.inference.session import INACTIVE, STANDING, WAITING, PolicySession, SessionSettings
 from chefmate_policy.inference.worker import Inference, InferenceWorker
 from chefmate_ros.parameters import declare
 from chefmate_ros.running import autostart, run
 
 HEARTBEAT = 0.05
 """s, period of policy/status and of the session's step; the arm's lease (0.25 s) stands for five of them."""
+FRAME_PERIOD = 0.002
+"""s between looks for the frames that a request waits for."""
 PREVIEW_PERIOD = 0.2
 """s, between previews at least."""
 RATE_WINDOW = 2.0
@@ -70,6 +73,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._results: queue.SimpleQueue[Inference] = queue.SimpleQueue()
         self._result_arrived = self.create_guard_condition(self._on_results)
         self.create_timer(HEARTBEAT, self._on_heartbeat)
+        self._frame_timer = self.create_timer(FRAME_PERIOD, self._on_frame_timer, autostart=False)
+        self._frames_wanted_since: float | None = None
         self.create_timer(1.0, self._publish_diagnostics)
         self.add_post_set_parameters_callback(self._on_parameters)
 
@@ -117,7 +122,14 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._sequencer_subscription = self.create_subscription(
             SequencerStatus, "sequencer/status", self._on_sequencer, LATCHED
         )
-        self._timeline = ChunkTimeline(self.value("execution_horizon"), self.value("lead"))
+        mode = mode_of(self.value("chunking"), self._backend)
+        self._chunking = Chunking(mode, self.value("blend_time"))
+        self._timeline = ChunkTimeline(
+            self.value("execution_horizon"),
+            self.value("lead"),
+            self.value("refill_margin"),
+            waits=mode is Mode.SYNC,
+        )
         self._chunks = 0
         self._session = PolicySession(
             SessionSettings(
@@ -132,11 +144,11 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             self._inputs.watch,
             arm,
             self._timeline,
-            request=lambda ticket: (
-                self._worker.busy_for() == 0.0 and self._worker.submit(ticket, self._observe())
-            ),
+            request=self._request,
             busy_for=self._worker.busy_for,
             cancel=self._backend.cancel,
+            chunking=self._chunking,
+            awaited=str(getattr(self._backend, "awaited", "")),
         )
         self.get_logger().info(f"{self._backend.model_id} is loaded")
 
@@ -228,27 +240,66 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         self._inputs.poll(now, observe=session.wants_observation(now))
         return self.now()
 
+    def _request(self, ticket: int) -> bool:
+        """Starts an inference; False while one runs, or while the next frames are worth waiting for."""
+        if self._worker.busy_for() > 0.0 or self._awaits_frames(self.now()):
+            return False
+        return self._worker.submit(ticket, self._observe())
+
+    def _awaits_frames(self, now: float) -> bool:
+        """While the arm moves a request waits for frames that are captured from now on, at most
+        `frame_patience`: what is there is up to a camera's period old."""
+        patience: float = self.value("frame_patience")
+        if not (self._backend.needs_images and patience > 0.0 and self._timeline.moving(now)):
+            self._frames_wanted_since = None
+        elif self._frames_wanted_since is None:
+            self._frames_wanted_since = now
+        since = self._frames_wanted_since
+        wait = since is not None and now - since < patience and not self._inputs.frames_since(since)
+        if not wait:
+            self._frames_wanted_since = None
+            self._frame_timer.cancel()
+        elif self._frame_timer.is_canceled():
+            self._frame_timer.reset()
+        return wait
+
+    def _on_frame_timer(self) -> None:
+        """Looks for the frames that a request waits for."""
+        if self._session is None or self._frames_wanted_since is None:
+            self._frame_timer.cancel()
+            return
+        since, now = self._frames_wanted_since, self.now()
+        self._inputs.poll_frames()
+        if self._inputs.frames_since(since) or now - since >= self.value("frame_patience"):
+            self._session.step(self._poll(self._session))
+            self._publish_status_if_changed()
+            if self._worker.busy_for() > 0.0:  # asked, or no longer wanted
+                self._frames_wanted_since = None
+
     def _observe(self) -> Observation:
         assert self._session is not None
         now, inputs, instruction = self.now(), self._inputs, self._session.instruction
         stamps = inputs.watch.stamps
         start = self._timeline.start_of_next(now)
         # An arm whose chunk has ended was told to hold: it is where it is, not where it should have come.
-        planned = None
+        commanded = planned = None
+        oldest = min(stamps.values(), default=now)
         if self.value("execute") and self._timeline.moving(now):
-            planned = self._timeline.position_at(start)
+            commanded = self._timeline.position_at(start)
+            planned = self._chunking.planned(self._timeline, oldest, start)
         return Observation(
             instruction=instruction.text,
             instruction_number=instruction.number,
-            stamp=min(stamps.values(), default=now),
+            stamp=oldest,
             stamps=stamps,
             now=now,
             start=start,
-            start_positions=inputs.joint_positions if planned is None else planned,
+            start_positions=inputs.joint_positions if commanded is None else commanded,
             joint_positions=inputs.joint_positions,
             joint_velocities=inputs.joint_velocities,
             images=dict(inputs.frames),
             expert_state=inputs.expert_state,
+            planned=planned,
         )
 
     # Results
@@ -317,7 +368,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         if (
             state != self._said[0]
             and state in (PolicyStatus.HOLDING, PolicyStatus.FAULT)
-            and reason != WAITING
+            and not reason.startswith((WAITING, STANDING))
         ):
             self.get_logger().warning(f"{state}: {reason}")
         self._said = (state, reason)
@@ -334,6 +385,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
                 "executing": str(self.value("execute")),
                 "chunks": str(self._chunks),
                 "results_discarded": str(self._session.discarded),
+                "chunking": self._chunking.mode.value,
+                "lead_s": f"{self._timeline.lead:.3f}",
                 "inference_p50_s": f"{messages.quantile(self._latencies, 0.5):.4f}",
                 "inference_p95_s": f"{messages.quantile(self._latencies, 0.95):.4f}",
             }

@@ -43,8 +43,26 @@ PARAMETERS = (
     Live(
         "lead",
         0.15,
-        "s between asking for a chunk and its takeover: latency of the backend and margin",
+        "s between asking for a chunk and its takeover, at least",
         (0.0, 5.0),
+    ),
+    Live(
+        "refill_margin",
+        0.03,
+        "s added to the slowest of the last ten inferences; the lead is at least that sum",
+        (0.0, 2.0),
+    ),
+    Live(
+        "chunking",
+        "auto",
+        "how a chunk follows another: switch, blend, sync, rtc, rtc_hard; auto: rtc where the backend can",
+    ),
+    Live("blend_time", 0.1, "s over which mode blend goes over to the new chunk", (0.0, 2.0)),
+    Live(
+        "frame_patience",
+        0.04,
+        "s for which a request waits for the next frames while the arm moves; 0: takes what is there",
+        (0.0, 1.0),
     ),
     Live("joint_age_limit", 0.2, "s, older joint states hold the arm", (0.02, 5.0)),
     Live("camera_age_limit", 0.3, "s, older camera frames hold the arm", (0.02, 5.0)),

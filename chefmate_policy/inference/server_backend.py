@@ -98,6 +98,11 @@ class ServerBackend:
         self._silent = True  # the server is to be greeted before it is asked
 
     @property
+    def awaited(self) -> str:
+        """Whom a chunk is awaited from, for people."""
+        return f"policy server at {self._address}"
+
+    @property
     def model_id(self) -> str:
         """server: and its address."""
         return f"server:{self._address.removeprefix('tcp://') or 'nothing'}"

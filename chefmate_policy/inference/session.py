@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from chefmate_policy.inference.arm import ArmWatch
 from chefmate_policy.inference.backend import BackendError, BackendUnavailableError, Chunk, checked
+from chefmate_policy.inference.chunking import Chunking
 from chefmate_policy.inference.chunks import ChunkTimeline
 from chefmate_policy.inference.instruction import LONGEST, InstructionInForce
 from chefmate_policy.inference.observation import InputWatch
@@ -22,7 +23,11 @@ from chefmate_policy.inference.worker import Inference
 INACTIVE, IDLE, DRIVING, DONE, HOLDING, FAULT = "INACTIVE", "IDLE", "DRIVING", "DONE", "HOLDING", "FAULT"
 
 WAITING = "waiting for the first chunk"
-"""Reason of HOLDING between an instruction (or the recovery of an input) and its first chunk."""
+"""Reason of HOLDING between an instruction (or the recovery of an input) and its first chunk; with `of ...`
+where it comes from somebody who can be named."""
+STANDING = "synchronous: standing until the next chunk"
+"""Reason of HOLDING between two chunks in the synchronous mode."""
+SWITCH = Chunking()
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class PolicySession:
         request: called with a ticket when an inference is wanted; builds the observation and submits it.
         False: busy. busy_for: s that the running inference has taken so far, 0 when none runs.
         cancel: tells the backend that the running inference's result will be discarded.
+        chunking: how one chunk follows another.
+        awaited: whom a chunk is awaited from, for `reason` (a server's name); empty: nobody to name.
     """
 
     def __init__(
@@ -71,8 +78,11 @@ class PolicySession:
         request: Callable[[int], bool],
         busy_for: Callable[[], float],
         cancel: Callable[[], None],
+        chunking: Chunking = SWITCH,
+        awaited: str = "",
     ) -> None:
         self._settings = settings
+        self._chunking, self._awaited = chunking, awaited
         self.instruction = instruction
         self.watch = watch
         self.arm = arm
@@ -192,6 +202,7 @@ class PolicySession:
         self._pending = False
         try:
             chunk = self._chunk_of(inference, now)
+            self.timeline.measured(now - inference.observation.now)
         except BackendUnavailableError as error:
             self._unavailable = f"backend: {error}"
             self._retry_at = now + self._settings.retry_period
@@ -206,6 +217,7 @@ class PolicySession:
             self._finished = True
             self.step(now)
             return None
+        chunk = self._chunking.joined(chunk, self.timeline, now)
         replaced = self.timeline.accept(chunk, now) or self._cut
         self._cut = False
         self.step(now)
@@ -257,9 +269,11 @@ class PolicySession:
 
     def _waiting(self, now: float) -> str:
         running = self.timeline.running
+        if running is not None and self.timeline.waits:
+            return STANDING
         if running is not None:
             return f"backend late: the last chunk ended {now - running.end:.2f} s ago"
-        return WAITING
+        return f"{WAITING} of {self._awaited}" if self._awaited else WAITING
 
     def _rate_allows(self, now: float) -> bool:
         return now - self._last_request + self._settings.slack >= 1.0 / self._settings.rate
