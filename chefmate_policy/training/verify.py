@@ -30,7 +30,7 @@ from chefmate_policy.training.components import structurally_zero
 from chefmate_policy.training.errors import TrainingError, VerificationError
 from chefmate_policy.training.trainable import SIDES, Trainable, slot_of
 
-__all__ = ["Verified", "sample_inputs", "verify"]
+__all__ = ["Verified", "sample_inputs", "verify", "verify_optimizer"]
 
 PERTURBATION = 0.02  # standard deviation of B for the check; of the order that training reaches
 STEPS = 2
@@ -121,6 +121,26 @@ def verify(
         float(loss.detach()),
         time.perf_counter() - started,
     )
+
+
+def verify_optimizer(trainable: Trainable, optimizer: torch.optim.Optimizer) -> None:
+    """That an optimizer was given what was verified. Raises VerificationError naming the tensors."""
+    names = {id(item): name for name, item in trainable.model.named_parameters()}
+    given = {
+        names.get(id(item), "a tensor that is not the model's")
+        for group in optimizer.param_groups
+        for item in group["params"]
+    }
+    found = [
+        f"{what}: {listed(odd)}"
+        for what, odd in (
+            ("lacks", set(trainable.parameters) - given),
+            ("holds besides", given - set(trainable.parameters)),
+        )
+        if odd
+    ]
+    if found:
+        raise VerificationError(f"the optimizer is not given what trains; it {'; '.join(found)}")
 
 
 def sample_inputs(

@@ -16,7 +16,7 @@ from chefmate_policy.training.components import FLAGS
 from chefmate_policy.training.errors import TrainingError, VerificationError
 from chefmate_policy.training.options import TrainOptions
 from chefmate_policy.training.trainable import Trainable, make_trainable
-from chefmate_policy.training.verify import verify
+from chefmate_policy.training.verify import verify, verify_optimizer
 
 EVERYTHING = dict.fromkeys(FLAGS, True)
 QUERY = "action_head.model.transformer_blocks.1.attn1.to_q"
@@ -119,6 +119,19 @@ def test_what_the_optimizer_is_given_is_verified_not_what_is_meant(small: GrootC
     more = trainable.parameters | {FROZEN: trainable.model.get_parameter(FROZEN)}
     with pytest.raises(VerificationError, match=f"are frozen and change: {FROZEN}"):
         verify(trainable, optimised=more)
+
+
+def test_an_optimizer_of_other_tensors_is_refused(small: GrootConfig) -> None:
+    trainable = prepared(small)
+    tensors = list(trainable.parameters.values())
+    verify_optimizer(trainable, torch.optim.SGD([{"params": tensors[:3]}, {"params": tensors[3:]}], lr=0.1))
+    with pytest.raises(VerificationError, match=f"it lacks: {next(iter(trainable.parameters))}"):
+        verify_optimizer(trainable, torch.optim.SGD(tensors[1:], lr=0.1))
+    more = [*tensors, trainable.model.get_parameter(FROZEN)]
+    with pytest.raises(VerificationError, match=f"it holds besides: {FROZEN}"):
+        verify_optimizer(trainable, torch.optim.SGD(more, lr=0.1))
+    with pytest.raises(VerificationError, match="not the model's"):
+        verify_optimizer(trainable, torch.optim.SGD([*tensors, torch.zeros(1)], lr=0.1))
 
 
 def test_a_rate_of_zero_trains_nothing_and_is_caught(small: GrootConfig) -> None:
