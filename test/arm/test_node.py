@@ -476,6 +476,7 @@ def test_wrong_limits_are_named(start_arm: Any, port: EmulatedPort) -> None:
         ({"lease": ".nan"}, "lease"),
         ({"home_pose": "[0.0, .nan, 0.0, 0.0, 0.0]"}, "`home_pose` is nan for shoulder_lift"),
         ({"park_pose": "[0.0, 0.0, .inf, 0.0, 0.0]"}, "`park_pose` is inf for elbow_flex"),
+        ({"velocity_limits": "[2.0, 2.0, 2.0, 2.0, 2.0, 50.0]"}, "`velocity_limits` is 50 for gripper"),
     ],
 )
 def test_a_wrong_parameter_ends_the_node_with_its_name(
