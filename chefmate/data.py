@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from chefmate import data_shortcut
-from chefmate.data_options import convert_options, generate_options
+from chefmate.data_options import convert_options, generate_options, record_options
 from chefmate_driver.arm.model import JOINTS
 from chefmate_policy.units import so101_units
 
@@ -28,6 +28,7 @@ def add(command: argparse.ArgumentParser) -> None:
     look.add_argument("--json", action="store_true", help="one JSON document on standard output")
     convert_options(actions.add_parser("convert", help="recordings of the running graph as a dataset"))
     generate_options(actions.add_parser("generate", help="episodes of the expert in the twin"))
+    record_options(actions.add_parser("record", help="episodes of the running graph, by keys or services"))
     data_shortcut.add(actions.add_parser("shortcut", help="can the instruction be told from pictures alone?"))
 
 
@@ -37,6 +38,10 @@ def run(options: argparse.Namespace) -> int:
         from chefmate import data_convert
 
         return data_convert.run(options)
+    if options.action == "record":
+        from chefmate import data_record
+
+        return data_record.run(options)
     if options.action == "generate":
         from chefmate import data_generate
 

@@ -91,3 +91,9 @@ def convert_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--only-success", action="store_true", help="episodes that the sequencer judged so")
     command.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+
+def record_options(command: argparse.ArgumentParser) -> None:
+    """Options of `chefmate data record`."""
+    command.add_argument("folder", type=Path, help="gets a rosbag2 folder for each episode")
+    command.add_argument("--namespace", default="", help="namespace of the graph")

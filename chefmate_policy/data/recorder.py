@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """recorder_node: records configured topics into a rosbag2 folder (MCAP), as received and without decoding
-them."""
+them; or, with `episodes`, into one folder after the other, when it is told to."""
 
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,9 @@ from rosbags.interfaces import (
     QosReliability,
     QosTime,
 )
+from std_srvs.srv import Trigger
 
-from chefmate_policy.data.bag import BagRecorder
+from chefmate_policy.data.bag import BagRecorder, BagTotals
 from chefmate_policy.data.message_types import RecordingError
 from chefmate_ros.parameters import Parameter, declare
 from chefmate_ros.polling import polled_subscription, take_all
@@ -43,9 +47,13 @@ POLL_PERIOD = 0.05
 """s; the shortest queue (30 messages) then lasts to 600 Hz. Stamps are the middleware's, so they do not
 suffer."""
 
+INSTRUCTION = "instruction"  # said once: a recording that begins later starts with what was said last
+EPISODE = "episode_{number:04d}"
+
 DEFAULT_TOPICS = ["/diagnostics diagnostic_msgs/msg/DiagnosticArray reliable"]
 PARAMETERS = (
     Parameter("folder", "", "of the bag; must not exist yet"),
+    Parameter("episodes", False, "true: folder holds a bag for each start and stop of the node's services"),
     Parameter("topics", DEFAULT_TOPICS, "entries 'TOPIC TYPE QOS' with QOS one of reliable, latched, sensor"),
     Parameter("min_free_space", 1.0, "GB; the recording ends when the disk has less", (0.0, 1e9)),
     Parameter("queue_size", 64.0, "MB of messages that may wait for the disk", (1.0, 4096.0)),
@@ -71,6 +79,12 @@ class Recorded:
     topic: Topic
     subscription: Any
     connection: Connection | None = None
+    last: bytes | None = None
+
+    @property
+    def lasts(self) -> bool:
+        """Whether what was said before a recording still counts in it."""
+        return self.topic.qos == "latched" or self.topic.name == INSTRUCTION
 
 
 def parse_topic(entry: str) -> Topic:
@@ -88,8 +102,8 @@ def parse_topic(entry: str) -> Topic:
 
 
 class RecorderNode(Node):  # type: ignore[misc]
-    """Records from its start to its end. A recording that ends by itself (disk full) leaves the node alive to
-    say so.
+    """Records from its start to its end; with `episodes`, between `start` and `stop`, to folder/episode_0000
+    and so on. A recording that ends by itself (disk full) leaves the node alive to say so.
 
     Raises:
         RecordingError: from the constructor: a wrong topic list, or a folder that cannot be used.
@@ -103,12 +117,13 @@ class RecorderNode(Node):  # type: ignore[misc]
             raise RecordingError("parameter folder is empty: name a folder for the recording.")
         topics = [parse_topic(entry) for entry in values["topics"]]
         kinds = [_message_class(topic.message_type) for topic in topics]
-        self._bag = BagRecorder(
-            Path(folder).expanduser(),
-            min_free_space=int(values["min_free_space"] * GB),
-            queue_size=int(values["queue_size"] * MB),
-            flush_period=values["flush_period"],
-        )
+        self._folder, self._values = Path(folder).expanduser(), values
+        self._bag: BagRecorder | None = None
+        if not values["episodes"]:
+            self._bag = self._new_bag(self._folder)
+        else:
+            for name, verb in (("start", self.start), ("stop", self.stop), ("discard", self.discard)):
+                self.create_service(Trigger, f"~/{name}", _answering(verb))
         self._said_error = self._closed = False
         self._recorded = [
             Recorded(topic, polled_subscription(self, kind, topic.name, QOS[topic.qos], raw=True))
@@ -117,14 +132,62 @@ class RecorderNode(Node):  # type: ignore[misc]
         self.create_timer(POLL_PERIOD, self._poll)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(1.0, self._on_timer)
-        self.get_logger().info(f"recording {len(topics)} topics to {self._bag.folder}")
+        begun = f"recording {len(topics)} topics to {self._folder}"
+        self.get_logger().info(begun if self._bag else f"ready for episodes in {self._folder}")
+
+    def start(self) -> str:
+        """Begins an episode. Raises RecordingError: one is in progress, the folder cannot be used."""
+        if self._bag is not None:
+            raise RecordingError(f"{self._bag.folder} is being recorded: stop or discard it first.")
+        self._poll()
+        number = 0
+        while (folder := self._folder / EPISODE.format(number=number)).exists():
+            number += 1
+        self._bag, self._said_error = self._new_bag(folder), False
+        now = self.get_clock().now().nanoseconds
+        for entry in self._recorded:
+            entry.connection = None
+            if entry.lasts and entry.last is not None and (connection := self._connect(entry)) is not None:
+                self._bag.write(connection, now, entry.last)
+        return f"recording to {folder}"
+
+    def stop(self) -> str:
+        """Ends the episode and keeps it. Raises RecordingError: there is none, or it ended by itself."""
+        self._poll()
+        bag, self._bag = self._bag, None
+        if bag is None:
+            raise RecordingError("no episode is being recorded: start one first.")
+        bag.close()
+        return f"recorded {bag.totals.messages} messages to {bag.folder}"
+
+    def discard(self) -> str:
+        """Ends the episode and removes it. Raises RecordingError: there is none."""
+        bag, self._bag = self._bag, None
+        if bag is None:
+            raise RecordingError("no episode is being recorded: start one first.")
+        with suppress(RecordingError):  # it goes anyway
+            bag.close()
+        shutil.rmtree(bag.folder, ignore_errors=True)
+        return f"discarded {bag.folder}"
+
+    def _new_bag(self, folder: Path) -> BagRecorder:
+        return BagRecorder(
+            folder,
+            min_free_space=int(self._values["min_free_space"] * GB),
+            queue_size=int(self._values["queue_size"] * MB),
+            flush_period=self._values["flush_period"],
+        )
 
     def _poll(self) -> None:
         """Records what has arrived since the last time."""
-        if self._bag.error:
+        if self._bag is not None and self._bag.error:
             return
         for entry in self._recorded:
             for data, info in take_all(entry.subscription):
+                if entry.lasts:
+                    entry.last = bytes(data)
+                if self._bag is None:
+                    continue
                 connection = entry.connection or self._connect(entry)
                 if connection is None:
                     return
@@ -136,6 +199,7 @@ class RecorderNode(Node):  # type: ignore[misc]
         """Adds the topic to the bag at its first message. None: the recording has ended; the timer says
         so."""
         topic, full_name = entry.topic, self.resolve_topic_name(entry.topic.name)
+        assert self._bag is not None
         try:
             entry.connection = self._bag.add(full_name, topic.message_type, self._offered(full_name, topic))
         except RecordingError:
@@ -164,18 +228,20 @@ class RecorderNode(Node):  # type: ignore[misc]
         ]
 
     def _on_timer(self) -> None:
-        totals, error = self._bag.totals, self._bag.error
+        totals = self._bag.totals if self._bag else BagTotals(0, 0, 0)
+        error = self._bag.error if self._bag else ""
         if error and not self._said_error:
             self._said_error = True
             self.get_logger().error(error)
-            for entry in self._recorded:
-                self.destroy_subscription(entry.subscription)
-            self._recorded.clear()
+            if not self._values["episodes"]:
+                for entry in self._recorded:
+                    self.destroy_subscription(entry.subscription)
+                self._recorded.clear()
         status = DiagnosticStatus(
             level=DiagnosticStatus.OK,
             name=f"{self.get_fully_qualified_name().lstrip('/')}: recording",
-            hardware_id=str(self._bag.folder),
-            message=f"{totals.messages} messages, {totals.size / MB:.1f} MB",
+            hardware_id=str(self._bag.folder if self._bag else self._folder),
+            message=f"{totals.messages} messages, {totals.size / MB:.1f} MB" if self._bag else "no episode",
             values=[
                 KeyValue(key="messages", value=str(totals.messages)),
                 KeyValue(key="bytes", value=str(totals.size)),
@@ -197,6 +263,8 @@ class RecorderNode(Node):  # type: ignore[misc]
             return
         self._closed = True
         self._poll()  # what came since the last time
+        if self._bag is None:
+            return
         try:
             self._bag.close()
         except RecordingError as error:
@@ -207,6 +275,19 @@ class RecorderNode(Node):  # type: ignore[misc]
         self.get_logger().info(
             f"recorded {totals.messages} messages, {totals.size / MB:.1f} MB, to {self._bag.folder}"
         )
+
+
+def _answering(verb: Callable[[], str]) -> Callable[[Any, Any], Any]:
+    """A service's callback: what a verb says, or why it does not work."""
+
+    def answer(request: Any, response: Any) -> Any:
+        try:
+            response.message, response.success = verb(), True
+        except RecordingError as error:
+            response.message, response.success = str(error), False
+        return response
+
+    return answer
 
 
 def _message_class(name: str) -> Any:
