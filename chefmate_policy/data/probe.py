@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 __all__ = ["Score", "decode", "groups_of_pictures", "shuffled_scores", "wilson"]
 
+Views = Sequence[NDArray[np.float32]]
+Folds = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
 Z = 1.96  # of a two-sided interval of 95 %
 MAX_FOLDS = 20
-REGULARISATION = 0.1  # of the squared length of a row, which is 1 on average
+REGULARISATION = 0.03  # of the squared length of a row, which is 1 on average
 BIAS = 100.0
 MARGIN = 0.05  # of outputs that are 1 for the label and 0 for others
 
@@ -39,14 +41,14 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     return max(0.0, min(low, share)), min(1.0, max(high, share))  # rounding must not leave the share outside
 
 
-def decode(features: NDArray[np.float32], labels: NDArray[np.int64], layouts: NDArray[np.int64]) -> Score:
-    """features [n, D], labels [n] from 0, layouts [n] -> how well a linear probe tells the label in a
-    layout that it was not fitted on (with more than MAX_FOLDS layouts: in a group of them)."""
-    return _score(_credits(_scaled(features), labels, layouts), labels, layouts)
+def decode(views: Views, labels: NDArray[np.int64], layouts: NDArray[np.int64]) -> Score:
+    """views: features [n, D] each; labels (from 0), layouts [n] -> how well a linear probe tells the label in a
+    layout that it was not fitted on (above MAX_FOLDS layouts: in a group of them), on the best view."""
+    return _best([_kernel(view) for view in views], labels, layouts)
 
 
 def shuffled_scores(
-    features: NDArray[np.float32],
+    views: Views,
     labels: NDArray[np.int64],
     layouts: NDArray[np.int64],
     times: int,
@@ -54,10 +56,10 @@ def shuffled_scores(
 ) -> list[float]:
     """The same figure with labels permuted over all rows: what chance gives."""
     random = np.random.Generator(np.random.Philox(key=seed))
-    scaled, scores = _scaled(features), []
+    kernels, scores = [_kernel(view) for view in views], []
     for _ in range(times):
         mixed = random.permutation(labels)
-        scores.append(_score(_credits(scaled, mixed, layouts), mixed, layouts).accuracy)
+        scores.append(_best(kernels, mixed, layouts).accuracy)
     return scores
 
 
@@ -77,41 +79,50 @@ def groups_of_pictures(grids: NDArray[np.float32], tolerance: float) -> NDArray[
     return numbers
 
 
-def _scaled(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Centred, and rows of length 1 on average. Single dimensions keep their share of that, or noise would
-    weigh as much as what is seen."""
+def _kernel(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[n, n] inner products of rows that are centred and of length 1 on average. Single dimensions keep their
+    share of that, or noise would weigh as much as what is seen."""
     centred = np.asarray(features, dtype=np.float64) - features.mean(axis=0, dtype=np.float64)
-    length = np.sqrt((centred**2).sum() / len(centred))
-    return centred / length if length > 0 else centred
+    products = centred @ centred.T
+    length = np.trace(products) / len(products)
+    return (products / length if length > 0 else products) + BIAS  # a constant feature, hardly regularised
 
 
-def _credits(
-    features: NDArray[np.float64], labels: NDArray[np.int64], layouts: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def _best(
+    kernels: Sequence[NDArray[np.float64]], labels: NDArray[np.int64], layouts: NDArray[np.int64]
+) -> Score:
+    folds = _folds(layouts)
+    scores = [_score(_credits(kernel, labels, folds), labels, layouts) for kernel in kernels]
+    return max(scores, key=lambda score: score.accuracy)
+
+
+def _credits(kernel: NDArray[np.float64], labels: NDArray[np.int64], folds: Folds) -> NDArray[np.float64]:
     """[n] credit of each row's answer, 0 to 1, by ridge regression onto the labels' indicators, in its dual
     form, with rows weighed so that the labels weigh alike. Labels whose outputs are within MARGIN of the
     highest share the answer: what is left of a video's later frames in its first ones by coding decides
     nothing."""
-    kernel = features @ features.T + BIAS  # a constant feature, hardly regularised
+    indicators = np.eye(labels.max() + 1)[labels]
     credits = np.zeros(len(labels))
-    for held in _folds(layouts):
-        fit = np.flatnonzero(~held)
-        names, numbers, counts = np.unique(labels[fit], return_inverse=True, return_counts=True)
-        if not len(names):
-            continue
-        penalty = np.diag(REGULARISATION * len(names) * counts[numbers] / len(fit))
-        factors = np.linalg.solve(kernel[np.ix_(fit, fit)] + penalty, np.eye(len(names))[numbers])
-        outputs = kernel[np.ix_(held, fit)] @ factors
+    for fit, held in folds:
+        counts = indicators[fit].sum(axis=0)
+        matrix = kernel[fit[:, None], fit]
+        matrix[np.diag_indices(len(fit))] += (
+            REGULARISATION * (counts > 0).sum() * counts[labels[fit]] / len(fit)
+        )
+        outputs = kernel[held[:, None], fit] @ np.linalg.solve(matrix, indicators[fit])
+        outputs[:, counts == 0] = -np.inf  # a label that was not fitted on is not answered
         ahead = outputs >= outputs.max(axis=1, keepdims=True) - MARGIN
-        credits[held] = (ahead & (names == labels[held][:, None])).sum(axis=1) / ahead.sum(axis=1)
+        credits[held] = (ahead * indicators[held]).sum(axis=1) / ahead.sum(axis=1)
     return credits
 
 
-def _folds(layouts: NDArray[np.int64]) -> Sequence[NDArray[np.bool_]]:
+def _folds(layouts: NDArray[np.int64]) -> Folds:
+    """Rows to fit on and rows to answer."""
     names = np.unique(layouts)
     random = np.random.Generator(np.random.Philox(key=0))
     parts = np.array_split(random.permutation(names), min(len(names), MAX_FOLDS))
-    return [np.isin(layouts, part) for part in parts]
+    held = [np.isin(layouts, part) for part in parts]
+    return [(np.flatnonzero(~rows), np.flatnonzero(rows)) for rows in held]
 
 
 def _score(credits: NDArray[np.float64], labels: NDArray[np.int64], layouts: NDArray[np.int64]) -> Score:

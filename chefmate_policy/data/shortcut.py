@@ -52,6 +52,7 @@ class _Looked:
     still: list[int]  # frames
     before: NDArray[np.float32]  # [n, D], features averaged over the still frames that were looked at
     later: NDArray[np.float32]  # [len(TIMES), n, D]
+    cuts: list[int]  # in D, between views
     first: NDArray[np.float32]  # [n, cells], colour grid of the first frame
     noise: float  # levels, between the first two still frames of an episode
 
@@ -150,29 +151,32 @@ def _look(mixture: Mixture, chosen: Sequence[Trajectory], features: Features) ->
     )
     still = [still_frames(part, spans) for part in states]
 
-    def look(index: int) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    def look(index: int) -> tuple[NDArray[np.float32], NDArray[np.float32], float, list[int]]:
         one, length = chosen[index], len(states[index])
         early = np.unique(np.linspace(0, still[index] - 1, STILL_FRAMES).astype(np.int64))
         late = np.round(np.array(TIMES) * (length - 1)).astype(np.int64)
         near = np.array([min(1, still[index] - 1)])
         wanted, places = np.unique(np.concatenate((early, late, near)), return_inverse=True)
         images = mixture.images.read(one.start + wanted)
-        seen, grids = features.of(images)[places], colour_grid(images)[places]
+        views, grids = features.of(images), colour_grid(images)[places]
+        seen = np.hstack(views)[places]
         mean = seen[: len(early)].mean(axis=0, keepdims=True)
         noise = float(np.abs(grids[0] - grids[-1]).max()) if near[0] else np.nan
-        return np.concatenate((mean, seen[len(early) : -1])), grids[0], noise
+        cuts = np.cumsum([view.shape[1] for view in views])[:-1].tolist()
+        return np.concatenate((mean, seen[len(early) : -1])), grids[0], noise, cuts
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(look, range(len(chosen))))
-    joined = np.stack([seen for seen, _, _ in found], axis=1)
-    noises = [noise for _, _, noise in found if np.isfinite(noise)]
+    joined = np.stack([seen for seen, *_ in found], axis=1)
+    noises = [noise for _, _, noise, _ in found if np.isfinite(noise)]
     return _Looked(
         trajectories=list(chosen),
         labels=[_label(mixture, one) for one in chosen],
         still=still,
         before=joined[0],
         later=joined[1:],
-        first=np.stack([grid for _, grid, _ in found]),
+        cuts=found[0][3],
+        first=np.stack([grid for _, grid, *_ in found]),
         noise=float(np.median(noises)) if noises else 0.0,
     )
 
@@ -228,12 +232,14 @@ def _judged(mixture: Mixture, seen: _Looked, features: Features, seed: int) -> S
             **facts,
         )
     kept_labels, kept_groups = np.unique(labels[kept], return_inverse=True)[1], groups[kept]
-    before = decode(seen.before[kept], kept_labels, kept_groups)
+    before = decode(np.split(seen.before[kept], seen.cuts, axis=1), kept_labels, kept_groups)
     curve = [
-        Point(time, decode(later[kept], kept_labels, kept_groups))
+        Point(time, decode(np.split(later[kept], seen.cuts, axis=1), kept_labels, kept_groups))
         for time, later in zip(TIMES, seen.later, strict=True)
     ]
-    control = shuffled_scores(seen.before[kept], kept_labels, kept_groups, SHUFFLES, seed)
+    control = shuffled_scores(
+        np.split(seen.before[kept], seen.cuts, axis=1), kept_labels, kept_groups, SHUFFLES, seed
+    )
     verdict, reason, mend = decide(before, curve, facts["paired"], facts["labels"], len(several))
     return ShortcutReport(
         verdict=verdict,

@@ -134,9 +134,11 @@ def test_the_vision_tower_of_a_checkpoint_sees_the_shortcut(confounded: Path, tm
     initialise(model, 0)
     save_checkpoint(model, tmp_path / "small")
     features = tower_features(tmp_path / "small")
-    report = judge(Mixture.open([confounded]), features)
-    assert report.features.startswith("vision tower of")
-    assert report.before is not None and report.before.accuracy > 0.8
+    mixture = Mixture.open([confounded])
+    first = np.array([one.start for one in mixture.trajectories])
+    (seen,) = features.of(mixture.images.read(first))
+    assert features.name.startswith("vision tower of") and seen.shape == (LAYOUTS, 4 * 4 * 128)
+    assert decode([seen], np.arange(LAYOUTS) % 2, np.arange(LAYOUTS)).accuracy > 0.8
 
 
 def test_the_command_prints_the_verdict_and_draws(
@@ -145,7 +147,9 @@ def test_the_command_prints_the_verdict_and_draws(
     picture = tmp_path / "curve.png"
     assert main(["data", "shortcut", str(confounded), "--plot", str(picture)]) == 1
     text = capsys.readouterr().out
-    assert "features: pixels" in text and "CANNOT_TEACH_LANGUAGE" in text and "to mend it" in text
+    assert (
+        "features: pixels of each camera" in text and "CANNOT_TEACH_LANGUAGE" in text and "to mend it" in text
+    )
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert main(["data", "shortcut", str(counterfactual), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -173,7 +177,7 @@ def test_what_coding_leaves_in_twin_pictures_tells_nothing(
     layouts, labels = np.repeat(np.arange(12), 2), np.tile([0, 1], 12)
     scenes = np.random.default_rng(0).normal(size=(12, 30))[layouts]
     features = np.column_stack((scenes, difference * 10 * labels)).astype(np.float32)
-    assert least <= decode(features, labels, layouts).accuracy <= most
+    assert least <= decode([features], labels, layouts).accuracy <= most
 
 
 def test_wilson_is_the_published_interval() -> None:
