@@ -118,18 +118,18 @@ class KitchenNode(Node):  # type: ignore[misc]
         with self.twin.stopped_world() as world:
             message = ExpertState(header=self._header())
             plate, tray = world.plate_pose(), world.tray_pose()
-            states = [(state, world.slot_of(state.name)) for state in world.objects()]
-            places = {seen.state.name: seen.place for seen in observe(world)}
+            found = observe(world)
         message.plate, message.tray = _pose(*plate), _pose(*tray)
-        for state, slot in states:
+        for seen in found:
+            state = seen.state
             message.objects.append(
                 ObjectPose(
                     name=state.name,
                     ingredient=state.ingredient,
                     pose=_pose(state.position, state.quaternion),
                     size=_vector(state.size),
-                    place=places[state.name],
-                    slot=WorkcellObject.SLOT_UNKNOWN if slot is None else slot,
+                    place=seen.place,
+                    slot=seen.slot,
                 )
             )
         self._expert.publish(message)

@@ -65,6 +65,7 @@ class World:
         jaws = {"fixed": model.body("gripper").id, "moving": model.body("moving_jaw_so101_v1").id}
         self._jaws: dict[int, str] = {int(body): jaw for jaw, body in jaws.items()}
         self._arm_bodies = set(self._descendants(int(model.body("base").id)))
+        self._slots = [slot_pose(self.config, slot) for slot in range(self.config.tray.slots)]
         self.set_arm(REST)
         self.reset(seed)
 
@@ -213,8 +214,7 @@ class World:
 
     def tray_pose(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Middle of the slots' feet (m) and quaternion wxyz, base_link."""
-        feet = [slot_pose(self.config, slot)[0] for slot in range(self.config.tray.slots)]
-        return np.mean(feet, axis=0), np.array([1.0, 0.0, 0.0, 0.0])
+        return np.mean([foot for foot, _ in self._slots], axis=0), np.array([1.0, 0.0, 0.0, 0.0])
 
     def slot_of(self, name: str) -> int | None:
         """The slot in which the object stands now, or None.
@@ -235,7 +235,7 @@ class World:
 
     def _standing(self, name: str, slot: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         length, _, thickness = self.config.ingredients[self.config.instances[name]].size
-        foot, rotation = slot_pose(self.config, slot)
+        foot, rotation = self._slots[slot]
         return foot + rotation @ np.array([length / 2 + CLEARANCE, 0.0, thickness / 2 + CLEARANCE]), rotation
 
     def _stand(self, name: str, slot: int, shift: float, yaw: float) -> None:
