@@ -42,8 +42,8 @@ def wilson(share: float, count: float) -> tuple[float, float]:
 
 
 def decode(views: Views, labels: NDArray[np.int64], layouts: NDArray[np.int64]) -> Score:
-    """views: features [n, D] each; labels (from 0), layouts [n] -> how well a linear probe tells the label in a
-    layout that it was not fitted on (above MAX_FOLDS layouts: in a group of them), on the best view."""
+    """views: features [n, D] each; labels (from 0), layouts [n] -> how well a linear probe tells the label of
+    a layout that it was not fitted on (above MAX_FOLDS layouts: in a group of them), on the best view."""
     return _best([_kernel(view) for view in views], labels, layouts)
 
 
