@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,11 +17,18 @@ from chefmate_policy.groot.checkpoint import load_model, open_checkpoint
 from chefmate_policy.groot.config import GrootConfig
 from chefmate_policy.groot.errors import InputError
 from chefmate_policy.groot.initialise import initialise
+from chefmate_policy.groot.metadata import METADATA
 from chefmate_policy.groot.model import Groot, Parts
+from chefmate_policy.groot.processor import PROCESSOR
 from chefmate_policy.groot.saving import save_checkpoint
 from chefmate_policy.groot.sizes import member
+from chefmate_policy.inference.backend import BackendError
+from chefmate_policy.inference.checkpoint_policy import CheckpointOptions, CheckpointPolicy
 from chefmate_policy.inference.engine import Engine
 from chefmate_policy.inference.tasks import TaskEngine, task_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from small_checkpoint import JOINTS, write_small_checkpoint
 
 QUERY = "action_head.model.transformer_blocks.{}.attn1.to_q"
 LANGUAGE = "backbone.eagle_model.language_model.model.layers.1.self_attn.v_proj"
@@ -87,6 +97,36 @@ def test_each_task_acts_as_its_own_engine_and_a_hundred_changes_leave_no_trace(
     tasks.use(None)
     assert all(torch.equal(now, then) for now, then in zip(tasks._tensors, pristine, strict=True))
     assert torch.equal(actions(tasks.engine), own[None])
+
+
+def test_the_instruction_chooses_the_adapter(folders: dict[str | None, Path], tmp_path: Path) -> None:
+    base = write_small_checkpoint(tmp_path / "base", resolution=(64, 48))
+    config = member("small-3m")
+    entries = []
+    for task, blocks in (("cheese", (0, 1)), ("bread", (1, 2))):
+        write_adapter(tmp_path / task, base, config, blocks, slot=True)
+        entries.append(f"{task}={tmp_path / task}")
+    together = CheckpointPolicy(str(base), CheckpointOptions(seed=3, tasks=tuple(entries)), JOINTS)
+    together.warm_up()
+    random = np.random.default_rng(0)
+    frames = {name: random.integers(0, 255, (48, 64, 3), dtype=np.uint8) for name in ("scene", "wrist")}
+    state = np.zeros(6)
+    for task in ("cheese", "bread", "cheese"):
+        alone = CheckpointPolicy(str(tmp_path / task), CheckpointOptions(seed=3), JOINTS)
+        words = f"pick up the {task}"
+        np.testing.assert_array_equal(
+            together.act(frames, state, words)[0], alone.act(frames, state, words)[0]
+        )
+    with pytest.raises(InputError, match="'go home' names none of the tasks cheese, bread"):
+        together.act(frames, state, "go home")
+    with pytest.raises(BackendError, match="must be task=adapter"):
+        CheckpointPolicy(str(base), CheckpointOptions(tasks=("cheese",)), JOINTS)
+    (tmp_path / "bread" / METADATA).parent.mkdir()
+    (tmp_path / "bread" / METADATA).write_text((base / METADATA).read_text())
+    settings = json.loads((base / PROCESSOR).read_text()) | {"cameras": ["wrist", "scene"]}
+    (tmp_path / "bread" / PROCESSOR).write_text(json.dumps(settings))
+    with pytest.raises(BackendError, match="'cheese' and 'bread' have other cameras"):
+        CheckpointPolicy(str(base), CheckpointOptions(tasks=tuple(entries)), JOINTS)
 
 
 def test_only_what_differs_is_kept(tasks: TaskEngine) -> None:
