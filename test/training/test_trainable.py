@@ -123,6 +123,36 @@ def test_adapters_at_full_size_are_those_of_the_reference_and_the_slot_trains_be
         assert (total.lora, total.whole) == (adapters, SLOT)
 
 
+def test_the_documented_table_is_the_codes() -> None:
+    shapes = published_shapes(member(PUBLISHED))
+    layers = {
+        targets: selection(full_size(), TrainOptions(lora_rank=1, lora_targets=targets, **EVERYTHING)).adapted
+        for targets in ("qkv", "all-linear")
+    }
+    documented = {}
+    for line in (Path(__file__).resolve().parents[2] / "docs/training.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 8 and f"{cells[4].strip('`')}" in FLAGS:
+            numbers = [int(cell.replace(",", "").split()[0]) for cell in cells[2:4]]
+            adapted = [int(cell.split()[0]) if "layer" in cell else 0 for cell in cells[6:]]
+            documented[cells[0]] = (*numbers, cells[4].strip("`"), *adapted)
+    rows = {}
+    for component in COMPONENTS:
+        keys = [key for key in shapes if component_of(key) == component]
+        adapted = [sum(component.holds(f"{name}.") for name in layers[targets]) for targets in layers]
+        rows[component.name] = (
+            len(keys),
+            sum(shapes[key].numel() for key in keys),
+            component.flag,
+            *adapted,
+        )
+    slots = [rows.pop(component.name) for component in COMPONENTS if component.slots]
+    together = ", ".join(component.name for component in COMPONENTS if component.slots)
+    rows[together] = (sum(row[0] for row in slots), sum(row[1] for row in slots), "tune_projector", 0, 0)
+    assert documented == rows
+    assert sum(row[0] for row in rows.values()) == 899
+
+
 def test_whole_training_at_full_size_has_the_reference_sizes_with_one_slot_for_32() -> None:
     others = 31 * SLOT  # the reference trains every embodiment's
     head = planned(TrainOptions()).total
