@@ -58,6 +58,9 @@ class TrainOptions:
     dataset_path: tuple[str, ...] = _option((), "folders of LeRobot datasets (v2.0, v2.1 or v3.0)")
     dataset_weights: tuple[float, ...] = _option((), "share of each dataset; none: as the balance says")
     data_config: str = _option("dataset", "cameras and their order", among=tuple(DATA_CONFIGS))
+    camera_size: tuple[int, ...] = _option(
+        (), "width and height of the cameras, where the datasets hold their pictures squeezed", least=1
+    )
     embodiment_tag: str = _option("new_embodiment", "whose slot of encoders and decoder trains")
     joint_units: str = _option(
         "degrees",
@@ -105,6 +108,9 @@ class TrainOptions:
     hours: float | None = _option(None, "stop and save after this time; none: no limit", least=0.0)
     batch_size: int = _option(32, "samples of a pass, per GPU", least=1)
     gradient_accumulation_steps: int = _option(1, "passes of an optimizer step", least=1)
+    schedule: str = _option(
+        "steps", "where the rate's cosine ends: at max_steps, or at hours", among=("steps", "hours")
+    )
     learning_rate: float = _option(1e-4, "highest learning rate", least=0.0, most=1.0)
     weight_decay: float = _option(1e-5, "of matrices; biases, norms and slots' `b` have none", least=0.0)
     warmup_ratio: float = _option(0.05, "share of max_steps in which the rate rises", least=0.0, most=1.0)
@@ -114,7 +120,6 @@ class TrainOptions:
     max_grad_norm: float = _option(1.0, "gradients are scaled down to this norm; 0: never", least=0.0)
     optimizer: str = _option("adamw", "Adam's moments in float32 or in 8 bit", among=("adamw", "adamw-8bit"))
     precision: str = _option("auto", "of the passes; auto: bf16 on a GPU", among=("auto", "bf16", "fp32"))
-    frozen: str = _option("as-loaded", "how frozen matrices are stored", among=("as-loaded", "8bit", "4bit"))
     gradient_checkpointing: bool = _option(False, "compute activations again instead of keeping them")
     compile: bool = _option(False, "compile the step with torch.compile")
     seed: int = _option(42, "of sampling, noise and adapters", least=0)
@@ -138,6 +143,10 @@ class TrainOptions:
                 f"dataset_weights has {len(self.dataset_weights)} numbers for {len(self.dataset_path)}"
                 " datasets; give one for each, or none"
             )
+        if len(self.camera_size) not in (0, 2):
+            raise OptionError(f"camera_size is {list(self.camera_size)}; it must be a width and a height")
+        if self.schedule == "hours" and self.hours is None:
+            raise OptionError("schedule hours needs a time; set hours")
         if self.lora_rank == 0 and self.lora_alpha is not None:
             raise OptionError(f"lora_alpha {self.lora_alpha:g} without adapters; set lora_rank")
         if not self.flags_on:
