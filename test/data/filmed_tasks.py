@@ -52,9 +52,12 @@ def write_dataset(
     root: Path,
     episodes: Sequence[tuple[str, np.ndarray, np.ndarray]],
     extra: Sequence[Mapping[str, object]] | None = None,
+    version: str = "v2.1",
 ) -> Path:
     """(instruction, states, pictures) of each episode; `extra`: more keys of their rows in episodes.jsonl."""
-    with DatasetWriter(root, fps=10, joints=JOINTS, cameras={"scene": (SIDE, SIDE)}) as dataset:
+    with DatasetWriter(
+        root, fps=10, joints=JOINTS, cameras={"scene": (SIDE, SIDE)}, version=version
+    ) as dataset:
         for text, states, pictures in episodes:
             dataset.add_episode(text, states, states + 1, {"scene": pictures})
     if extra is not None:

@@ -89,7 +89,7 @@ def test_samples_are_the_same_in_whatever_portions_they_are_drawn() -> None:
     assert len(np.unique(whole.words)) == 2 * 96
 
 
-def plain(root: Path, texts: tuple[str, ...], lengths: tuple[int, ...], level: int) -> Path:
+def plain(root: Path, texts: tuple[str, ...], lengths: tuple[int, ...], level: int, version: str) -> Path:
     """Pictures whose level is that of the dataset + frame, states that count."""
     episodes = []
     for number, (text, length) in enumerate(zip(texts, lengths, strict=True)):
@@ -97,15 +97,15 @@ def plain(root: Path, texts: tuple[str, ...], lengths: tuple[int, ...], level: i
         pictures = np.full((length, SIDE, SIDE, 3), level, np.uint8)
         pictures += (10 * np.arange(length, dtype=np.uint8))[:, None, None, None]
         episodes.append((text, states, pictures))
-    return write_dataset(root, episodes)
+    return write_dataset(root, episodes, version=version)
 
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("mixture")
     return [
-        plain(folder / "a", ("pick up the cheese", "pick up the bread"), (6, 9), 0),
-        plain(folder / "b", ("pick up the bread",), (5,), 100),
+        plain(folder / "a", ("pick up the cheese", "pick up the bread"), (6, 9), 0, "v2.1"),
+        plain(folder / "b", ("pick up the bread",), (5,), 100, "v3.0"),
     ]
 
 

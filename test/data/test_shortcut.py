@@ -102,6 +102,13 @@ def test_too_few_layouts_leave_it_undecided(tmp_path: Path) -> None:
     assert judge(Mixture.open([root])).verdict is Verdict.UNDECIDED
 
 
+def test_episodes_that_start_under_way_are_left_out(tmp_path: Path) -> None:
+    episodes = [(TEXTS["bread"][0], *demonstration({"bread": PLACES[1]}, "bread", 4, 2))] * 3
+    extra = [{"prelude": ""}, {"prelude": "pick up the cheese"}, {}]
+    report = judge(Mixture.open([write_dataset(tmp_path / "switched", episodes, extra)]))
+    assert report.episodes == 2
+
+
 def test_training_on_a_shortcut_is_refused_until_it_is_allowed(
     confounded: Path, counterfactual: Path
 ) -> None:
