@@ -54,6 +54,7 @@ setup(
         shared("config/recipes", "*.yaml"),
         shared("config/calibration", "*.json"),
         shared("config/tokenizer", "*.json"),
+        shared("config/train", "*.yaml"),
         *([] if AS_WHEEL else [("bin", ["bin/chefmate"])]),
     ],
     zip_safe=False,

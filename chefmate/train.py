@@ -7,10 +7,14 @@ import argparse
 import json
 import os
 import sys
+import time
 
 from chefmate import train_options
+from chefmate.interrupting import interruptible
+from chefmate_policy.errors import PolicyError
 
 INTERRUPTED = 130
+PLAIN_PERIOD = 20.0  # s between lines where there is no terminal for a bar
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # older and newer name in torch
 
 
@@ -22,8 +26,6 @@ def add(command: argparse.ArgumentParser) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Trains; 0: done, or stopped by --hours; 130: ctrl-C, after a checkpoint was written."""
-    from chefmate.up import interruptible
-
     wanted = train_options.read(options)
     if wanted.num_gpus > 1 and "WORLD_SIZE" not in os.environ:
         return _in_processes(wanted.num_gpus)
@@ -70,7 +72,7 @@ class _Bar:
         )
         self._plain = not quiet and not self._console.is_terminal
         self._task = self._progress.add_task("", total=None, figures="", visible=False)
-        self._started = False
+        self._started, self._said = False, -PLAIN_PERIOD
 
     def __enter__(self) -> _Bar:
         return self
@@ -89,13 +91,10 @@ class _Bar:
             self._started = True
             self._progress.start()
         self._progress.update(self._task, completed=step, total=steps, figures=text, visible=True)
-        if self._plain and figures and step in (steps, self._due(step, steps)):
+        now = time.monotonic()
+        if self._plain and figures and (step == steps or now - self._said > PLAIN_PERIOD):
+            self._said = now
             self.say(f"step {step} of {steps}: {text}")
-
-    def _due(self, step: int, steps: int) -> int:
-        """Without a terminal, about twenty lines in all."""
-        portion = max(1, steps // 20)
-        return step if step // portion != (step - 1) // portion else -1
 
 
 def _in_processes(count: int) -> int:
@@ -104,3 +103,18 @@ def _in_processes(count: int) -> int:
     command += [f"--nproc-per-node={count}", "-m", "chefmate", *sys.argv[1:]]
     sys.stdout.flush()
     os.execv(sys.executable, command)
+
+
+def main() -> int:
+    """Without ROS and without the `chefmate` command: `python -m chefmate.train CONFIG`."""
+    parser = argparse.ArgumentParser(prog="python -m chefmate.train")
+    add(parser)
+    try:
+        return train(parser.parse_args())
+    except PolicyError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

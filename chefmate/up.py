@@ -6,48 +6,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 
 from chefmate import graph
 from chefmate.errors import ArgumentError
+from chefmate.interrupting import Interrupt as Interrupt  # other commands take them from here
+from chefmate.interrupting import interruptible as interruptible
 from chefmate.supervisor import Supervisor
 from chefmate.workspace import share_folder
-
-
-class Interrupt:
-    """Remembers that SIGINT or SIGTERM came; the work looks at it at its next turn."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.times = 0
-
-    def __call__(self) -> bool:
-        return self.asked
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt if it came: for waits that are given up at once."""
-        if self.asked:
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def interruptible(*others: signal.Signals) -> Iterator[Interrupt]:
-    """Turns SIGINT, SIGTERM and other signals into a flag for the length of the block."""
-    interrupt = Interrupt()
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        interrupt.asked = True
-        interrupt.times += 1
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM, *others)}
-    try:
-        yield interrupt
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def up(values: Mapping[str, str]) -> int:

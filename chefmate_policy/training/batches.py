@@ -2,9 +2,9 @@
 """From rows of a mixture to a batch on the device.
 
 States and actions of the whole mixture are normalised once and stay on the device. Pictures are made square
-once, at the size whose crop is the vision tower's (135 pixels for 128), so that a training crop is a gather
-and no resize; 90 KB a frame of two cameras at 135 pixels, so that most datasets fit on the device whole. What
-does not fit is decoded by threads, batch by batch, and goes through the same functions.
+once, at the size whose crop is the vision tower's (136 pixels for 128), so that a training crop is a gather
+and no resize. A frame of two cameras then is 111 KB, and most datasets fit on the device whole. What does
+not fit is decoded by threads, batch by batch, and goes through the same functions.
 
 Random numbers of a sample are the bits that the sampler gave it: a resumed run, or one on more processes,
 crops and colours a sample alike.
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from chefmate_policy.groot.config import GrootConfig
+from chefmate_policy.groot.images import CROP
 from chefmate_policy.groot.processor import Processor
 from chefmate_policy.training.forward import Prepared
 
@@ -41,9 +42,11 @@ RESIDENT_SHARE = 0.4  # of the device's free memory that pictures may take
 BITS = 16  # of a random word, for each number drawn
 
 
-def square_side(size: int, crop: float) -> int:
-    """Side of the pictures kept, pixels, whose crop is the vision tower's `size`."""
-    return math.ceil(size / crop)
+def square_side(size: int) -> int:
+    """Side of the pictures kept, pixels, of which the vision tower's `size` is the crop: 136 for 128, 236 for
+    224; even, as videos are, so that pictures recorded at that size are used as they are. The checkpoint says
+    the crop that comes of it."""
+    return 2 * math.ceil(size / CROP / 2)
 
 
 def shrunk(images: Tensor, side: int) -> Tensor:

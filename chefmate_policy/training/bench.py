@@ -28,7 +28,6 @@ import torch
 
 from chefmate_policy.data.sampling import Run, Sampler, Sampling
 from chefmate_policy.groot.config import GrootConfig
-from chefmate_policy.groot.images import CROP
 from chefmate_policy.groot.initialise import initialise
 from chefmate_policy.groot.model import Groot, Parts
 from chefmate_policy.groot.sizes import PUBLISHED, member
@@ -140,7 +139,7 @@ class Synthetic:
     """Random data in a run's form."""
 
     def __init__(self, config: GrootConfig, frames: int, device: torch.device) -> None:
-        head, side = config.action_head, square_side(config.vision.image_size, CROP)
+        head, side = config.action_head, square_side(config.vision.image_size)
         random = torch.Generator(device).manual_seed(0)
         self.pictures = torch.randint(
             256, (frames, CAMERAS, side, side, 3), dtype=torch.uint8, device=device, generator=random

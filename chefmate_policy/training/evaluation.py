@@ -66,7 +66,8 @@ class Evaluator:
         model = self.loss.model
         modes = [(module, module.training) for module in model.modules()]
         device = self.prepare.columns.states.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        eager = torch.compiler.set_stance("force_eager")  # other shapes than training's: not compiled
+        with eager, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             model.eval()
             try:
                 losses = self._losses(device)

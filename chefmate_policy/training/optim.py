@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from chefmate_policy.training.errors import TrainingError
 from chefmate_policy.training.options import TrainOptions
 
-__all__ = ["decays", "learning_rate", "make_optimizer", "set_rate"]
+__all__ = ["decays", "learning_rate", "make_optimizer", "rate_at", "set_rate"]
 
 
 def learning_rate(step: int, options: TrainOptions) -> float:
@@ -24,6 +24,14 @@ def learning_rate(step: int, options: TrainOptions) -> float:
         return options.learning_rate * step / rise
     share = (step - rise) / max(1, options.max_steps - rise)
     return options.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, share)))
+
+
+def rate_at(share: float, options: TrainOptions) -> float:
+    """The same over a share of the run, 0..1, for a run that ends by the clock."""
+    if share < options.warmup_ratio:
+        return options.learning_rate * share / options.warmup_ratio
+    done = (share - options.warmup_ratio) / max(1e-9, 1.0 - options.warmup_ratio)
+    return options.learning_rate * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
 def decays(name: str, tensor: Tensor) -> bool:

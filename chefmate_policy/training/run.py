@@ -44,7 +44,7 @@ from chefmate_policy.training.forward import (
 )
 from chefmate_policy.training.merge import write_merged
 from chefmate_policy.training.metrics import Metrics
-from chefmate_policy.training.optim import learning_rate, make_optimizer
+from chefmate_policy.training.optim import learning_rate, make_optimizer, rate_at
 from chefmate_policy.training.options import TrainOptions
 from chefmate_policy.training.params import count
 from chefmate_policy.training.start import (
@@ -174,7 +174,7 @@ class _Run:
         self.trainable = self._trainable(base)
         self.loader = Loader(
             train_part,
-            square_side(base.config.vision.image_size, self.processor.settings.crop),
+            square_side(base.config.vision.image_size),
             self.device,
             workers=options.dataloader_num_workers,
             ahead=options.dataloader_prefetch_factor,
@@ -288,6 +288,7 @@ class _Run:
     def go(self, began: float, stop: Callable[[], bool], watch: Watch | None) -> Result:
         options = self.options
         self.newest: dict[str, float] = {}
+        self.rate = 0.0
         self.evaluation: Evaluation | None = None
         self.trainable.train()
         started, step, reason, writing = time.monotonic(), self.start, "done", 0.0
@@ -296,13 +297,14 @@ class _Run:
         metrics = Metrics(self.output, self.start) if self.first else None
         try:
             while step < options.max_steps:
-                self.stepper(step, batches)
+                self.rate = self._rate(step, began)
+                self.stepper(step, batches, self.rate)
                 step += 1
                 if step % options.log_steps == 0 or step == options.max_steps:
                     self._log(step, started, metrics, watch)
                 elif watch is not None and self.device.type == "cpu":
                     watch(step, options.max_steps, self.newest)
-                spent = time.monotonic() - began
+                spent = self._spent(began)
                 if self.together.any(stop()):
                     reason = "interrupted"
                 elif options.hours is not None and self.together.any(spent + writing > options.hours * 3600):
@@ -330,6 +332,16 @@ class _Run:
             seconds, samples / seconds if seconds else 0.0,
         )  # fmt: skip
 
+    def _spent(self, began: float) -> float:
+        """s of the time that `hours` limits: of this session, or of the run where the rate follows it."""
+        return time.monotonic() - began + (self.spent if self.options.schedule == "hours" else 0.0)
+
+    def _rate(self, step: int, began: float) -> float:
+        options = self.options
+        if options.schedule == "hours" and options.hours is not None:
+            return rate_at(self._spent(began) / (options.hours * 3600), options)
+        return learning_rate(step, options)
+
     def _per_step(self) -> int:
         options = self.options
         return options.batch_size * options.gradient_accumulation_steps * self.together.world
@@ -350,7 +362,7 @@ class _Run:
         self.newest = {
             "loss": loss,
             "gradient_norm": norm,
-            "learning_rate": learning_rate(step - 1, self.options),
+            "learning_rate": self.rate,
             "samples_per_second": (step - self.start) * self._per_step() / max(seconds, 1e-9),
             "seconds": self.spent + seconds,
         }

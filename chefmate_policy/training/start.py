@@ -14,11 +14,13 @@ import torch
 from chefmate_policy.groot.checkpoint import Checkpoint, load_model, open_checkpoint
 from chefmate_policy.groot.config import GrootConfig
 from chefmate_policy.groot.initialise import initialise
+from chefmate_policy.groot.metadata import EmbodimentMetadata
 from chefmate_policy.groot.model import Groot, Parts
 from chefmate_policy.groot.processor import Processor, ProcessorSettings
 from chefmate_policy.groot.prompt import PromptForm
 from chefmate_policy.groot.sizes import MEMBERS, PUBLISHED, member
 from chefmate_policy.groot.tokenizer import GrootTokenizer, load_tokenizer, small_tokenizer
+from chefmate_policy.training.batches import square_side
 from chefmate_policy.training.checkpoints import Origin
 from chefmate_policy.training.components import FLAGS
 from chefmate_policy.training.errors import TrainingError
@@ -88,8 +90,14 @@ def make_processor(
 ) -> Processor:
     """The processor of this dataset, as it is saved with each checkpoint."""
     metadata = mixture.metadata(options.embodiment_tag)
+    if options.camera_size:
+        width, height = options.camera_size
+        video = {name: replace(key, width=width, height=height) for name, key in metadata.video.items()}
+        metadata = EmbodimentMetadata.of_dataset(metadata.tag, video, metadata.state, metadata.action)
+    size = base.config.vision.image_size
     settings = replace(
         ProcessorSettings.of_metadata(metadata),
+        crop=size / square_side(size),
         cameras=mixture.cameras,
         prompt=PromptForm.of(options.prompt),
         joints=joints_of(mixture, options),

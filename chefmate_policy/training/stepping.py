@@ -82,9 +82,9 @@ class Stepper:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
 
-    def __call__(self, step: int, batches: Iterator[Rows]) -> None:
-        """One optimizer step with `gradient_accumulation_steps` batches."""
-        set_rate(self.optimizer, learning_rate(step, self.options))
+    def __call__(self, step: int, batches: Iterator[Rows], rate: float | None = None) -> None:
+        """One optimizer step with `gradient_accumulation_steps` batches. rate: None: as the step has it."""
+        set_rate(self.optimizer, learning_rate(step, self.options) if rate is None else rate)
         for part in range(self.options.gradient_accumulation_steps):
             given = next(batches)
             torch.manual_seed(seed_of(self.options.seed, step, part, self.rank))

@@ -94,12 +94,12 @@ def test_evaluation_sees_what_inference_sees(small: GrootConfig, columns: Column
     frames = torch.nn.functional.interpolate(coarse.flatten(0, 1), (120, 160), mode="bicubic")
     frames = (frames.clamp(0, 1) * 255).to(torch.uint8)
     size = small.vision.image_size
-    side = square_side(size, 0.95)
+    side = square_side(size)
     pictures = shrunk(frames.permute(0, 2, 3, 1).unflatten(0, (3, 2)), side)
     given = Rows(torch.arange(3), torch.zeros(3, 2, dtype=torch.int64), pictures, True)
     prepare = Preparation(small, columns, null=None, drop=0.0, augment=True)
     seen = prepare(given, training=False).pixel_values
-    driven = pixel_values(resized(frames, size))
+    driven = pixel_values(resized(frames, size, size / side))
     assert (seen - driven).abs().mean() < 0.02  # of a range of 2
 
 
