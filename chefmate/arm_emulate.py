@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import time
 
 from chefmate.dialogue import Dialogue
@@ -18,8 +20,10 @@ LOOK = 0.1  # s
 
 
 def emulate(options: argparse.Namespace) -> int:
-    """Serves the port until ctrl-C (0)."""
+    """Serves the port until ctrl-C, or the end of what types (0). Without input, in the background, until
+    ctrl-C."""
     dialogue = Dialogue()
+    background = _no_input()
     plant = SimplePlant([float(angle) for angle in MIDDLE])
     make = new_arm if options.new else emulated_arm
     with interruptible() as interrupt, make(find_calibration("twin"), plant, options.link) as port:
@@ -30,10 +34,20 @@ def emulate(options: argparse.Namespace) -> int:
         while not interrupt():
             line = dialogue.line(LOOK)
             if line is None and dialogue.ended:
-                time.sleep(LOOK)  # input is closed: only ctrl-C is left to wait for
+                if not background:
+                    break  # who started it has closed the pipe, or has died
+                time.sleep(LOOK)
             elif line:
                 try:
                     dialogue.tell(obey(line, hand, port))
                 except ArmError as error:
                     dialogue.tell(str(error))
     return 0
+
+
+def _no_input() -> bool:
+    """Whether standard input is closed, or /dev/null, from the start."""
+    try:
+        return os.path.samestat(os.fstat(sys.stdin.fileno()), os.stat(os.devnull))
+    except (AttributeError, OSError, ValueError):
+        return True

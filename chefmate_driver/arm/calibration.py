@@ -40,6 +40,7 @@ class JointCalibration:
 
 
 Calibration = dict[str, JointCalibration]
+LEAST_RANGE = 100  # ticks, 9 degrees; the narrowest joint, the trigger of a leader, turns by some 50 degrees
 
 
 def calibration_folders(*, leader: bool = False) -> list[Path]:
@@ -113,6 +114,9 @@ def _joint(path: Path, name: str, entry: object) -> JointCalibration:
         > MAX_HOMING_OFFSET,
         f"range {joint.range_min}..{joint.range_max} is no part of 0..{MAX_POSITION}": not (
             0 <= joint.range_min < joint.range_max <= MAX_POSITION
+        ),
+        f"range {joint.range_min}..{joint.range_max} is narrower than {LEAST_RANGE} ticks": (
+            0 < joint.range_max - joint.range_min < LEAST_RANGE
         ),
     }
     for problem, present in problems.items():

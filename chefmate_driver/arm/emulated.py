@@ -16,6 +16,7 @@ from chefmate_driver.arm.calibration import find_calibration, read_calibration
 from chefmate_driver.arm.emulated_settings import set_up
 from chefmate_driver.arm.model import JOINTS
 from chefmate_driver.arm.units import ArmUnits
+from chefmate_driver.errors import DriverError
 from chefmate_driver.feetech.emulator import EmulatedPort, ServoEmulator, Tap
 from chefmate_driver.feetech.errors import FeetechError
 from chefmate_driver.feetech.faults import FaultScript
@@ -95,13 +96,17 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--script", type=FaultScript.from_json, help="faults, as FaultScript.to_json says")
     options = parser.parse_args(words)
     plant = SimplePlant([0.0] * len(JOINTS))
-    calibration = find_calibration(options.calibration)
-    with emulated_arm(calibration, plant, options.link, pace=options.pace, spin=options.spin) as port:
-        if options.script is not None:
-            port.play(options.script)
-        sys.stdout.write(f"{READY} {port.link} ({port.path})\n")
-        sys.stdout.flush()
-        sys.stdin.read()
+    try:
+        calibration = find_calibration(options.calibration)
+        with emulated_arm(calibration, plant, options.link, pace=options.pace, spin=options.spin) as port:
+            if options.script is not None:
+                port.play(options.script)
+            sys.stdout.write(f"{READY} {port.link} ({port.path})\n")
+            sys.stdout.flush()
+            sys.stdin.read()
+    except DriverError as error:
+        sys.stderr.write(f"{parser.prog}: {error}\n")
+        return 1
     return 0
 
 

@@ -157,9 +157,15 @@ class EmulatedPort:
             raise FeetechError(
                 f"{link} exists and is no symbolic link; choose another path for the emulated port"
             )
-        link.parent.mkdir(parents=True, exist_ok=True)
         place = link.with_name(f".{link.name}.lock")
-        self._lock_file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise FeetechError(
+                f"{link} cannot be made ({error.filename}: {error.strerror}); choose another path for the "
+                "emulated port"
+            ) from error
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

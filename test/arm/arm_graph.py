@@ -60,6 +60,16 @@ class Graph:
         )
         return self.health[-1]
 
+    def kill(self) -> None:
+        """Ends the node at once, and forgets what it had said, of which some may still be in the queues."""
+        self.process.kill_group()
+        said = -1
+        while said != len(self.states) + len(self.health):
+            said = len(self.states) + len(self.health)
+            self.listener.spin(0.3)
+        self.states.clear()
+        self.health.clear()
+
     def until_moving(self) -> None:
         self.listener.until(
             lambda: self.states and max(map(abs, self.states[-1].velocity)) > 0.2, 5.0, "a moving joint"

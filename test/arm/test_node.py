@@ -300,9 +300,7 @@ def test_park_on_shutdown_parks_and_lets_go(
 def test_a_restarted_node_takes_over_without_a_jump(graph: Graph, start_arm: Any, plant: SimplePlant) -> None:
     graph.send([GOAL], [2.0])
     graph.until_moving()
-    graph.process.kill_group()  # the servos hold the last goal sent
-    graph.states.clear()
-    graph.health.clear()
+    graph.kill()  # the servos hold the last goal sent
     graph.process = start_arm()
     graph.until_state("HOLDING", 20.0)
     graph.listener.until(lambda: graph.states, 20.0, "joint states")

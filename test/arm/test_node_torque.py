@@ -157,8 +157,7 @@ def test_a_full_disk_is_said_and_the_arm_does_not_mind(
 
 
 def test_a_restarted_node_says_that_the_servos_held(graph: Graph, start_arm: Any) -> None:
-    graph.process.kill_group()
-    graph.health.clear()
+    graph.kill()
     graph.process = start_arm(torque_on_start=False)
     health = graph.until_state("HOLDING", 40.0)
     assert health.reason.startswith("the servos held torque already, left so by an earlier node")

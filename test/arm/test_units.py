@@ -186,6 +186,7 @@ def test_a_missing_calibration_names_every_place(tmp_path: Path, monkeypatch: py
     ("change", "message"),
     [
         ({"range_min": 3000}, "elbow_flex: range 3000..3000 is no part"),
+        ({"range_min": 2999, "range_max": 3000}, "elbow_flex: range 2999..3000 is narrower than 100 ticks"),
         ({"range_max": 4096}, "elbow_flex: range 946..4096 is no part"),
         ({"homing_offset": 2048}, "elbow_flex: homing_offset 2048 does not fit"),
         ({"id": 1}, "two joints share a servo id"),

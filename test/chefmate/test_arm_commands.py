@@ -485,3 +485,36 @@ def test_the_emulated_arm_obeys_typed_lines_until_ctrl_c(tmp_path: Path) -> None
         process.kill()
     assert process.returncode == 0
     assert not link.exists()
+
+
+def test_the_emulated_arm_ends_with_its_input(tmp_path: Path) -> None:
+    link = tmp_path / "arm"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chefmate", "arm", "emulate", "--link", str(link)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert "its calibration is `twin`" in process.stdout.readline()
+        process.communicate(timeout=30.0)  # closes its input
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert not link.exists()
+
+
+def test_a_link_that_cannot_be_made_is_an_error_of_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "chefmate", "arm", "emulate", "--link", "/proc/x"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+    )
+    assert done.returncode == 1
+    assert "chefmate arm: /proc/x cannot be made" in done.stderr
+    assert "Traceback" not in done.stderr

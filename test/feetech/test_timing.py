@@ -112,3 +112,10 @@ def test_the_bench_measures_both_clients_on_the_same_wire(monkeypatch: pytest.Mo
 def test_emulated_servos_that_cannot_start_say_why(tmp_path: Path) -> None:
     with pytest.raises(FeetechError, match=r"did not start .*no-such-arm"):
         EmulatedArmProcess(tmp_path / "servos", calibration="no-such-arm")
+
+
+def test_emulated_servos_whose_link_cannot_be_made_say_why_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        FeetechError, match=r"did not start \(1\): .*: /proc/x cannot be made .*choose another"
+    ):
+        EmulatedArmProcess(Path("/proc/x"))
