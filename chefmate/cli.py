@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
 
 INTERRUPTED = 130  # what a shell reports for a job that ctrl-C ended
+UNREAD = 141  # and for one that SIGPIPE ended
 
 
 def parser() -> argparse.ArgumentParser:
@@ -169,19 +172,34 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Entry point: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output any more."""
     options = parser().parse_args(arguments)
     try:
-        return run(options)
+        status = run(options)
+        sys.stdout.flush()
+        return status
     except ArgumentError as error:
         print(f"chefmate {options.command}: {error}", file=sys.stderr)
         return 2
     except (ChefmateError, DriverError, PolicyError) as error:
         print(f"chefmate {options.command}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        # `| head` has what it wanted. The interpreter would flush once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except KeyboardInterrupt:
         print(f"chefmate {options.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _unread() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    look = select.poll()
+    look.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(events & select.POLLERR for _, events in look.poll(0))
 
 
 if __name__ == "__main__":
