@@ -22,9 +22,10 @@ from chefmate.up import interruptible
 
 Say = Callable[[str], None]
 # What `chefmate bench all` and `make bench` run.
-ALL = ("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct")
+ALL = ("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct", "change", "graph", "seams")
 # s of each measurement unless --seconds says otherwise
-TWIN_SECONDS, BUS_SECONDS, LOOP_SECONDS = 10.0, 10.0, 60.0
+TWIN_SECONDS, BUS_SECONDS, LOOP_SECONDS, GRAPH_SECONDS, SEAM_SECONDS = 10.0, 10.0, 60.0, 20.0, 20.0
+FAULT_RUNS, CHANGES = 1000, 100  # unless --runs says otherwise
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -64,13 +65,30 @@ def bench(options: argparse.Namespace) -> int:
         elif name == "faults":
             from chefmate.bench_driver import bench_faults
 
-            document[name] = bench_faults(options, say)
+            runs = FAULT_RUNS if options.runs is None else options.runs
+            document[name] = bench_faults(argparse.Namespace(**{**vars(options), "runs": runs}), say)
         elif name == "policy":
             from chefmate_policy.inference.bench import measure_policy
 
             document[name] = measure_policy(options.member, options.device, seed=options.seed, say=say)
             if any("failed" in figures for figures in document[name]["variants"].values()):
                 failed = True
+        elif name == "change":
+            from chefmate.bench_change import bench_change
+
+            trials = CHANGES if options.runs is None else options.runs
+            if trials < 1:
+                raise ArgumentError(f"--runs {trials} is less than 1.")
+            document[name] = bench_change(trials, say)
+            failed = failed or document[name]["failed"]
+        elif name == "graph":
+            from chefmate.bench_graph import bench_graph
+
+            document[name] = bench_graph(options.seconds or GRAPH_SECONDS, say)
+        elif name == "seams":
+            from chefmate.bench_seams import bench_seams
+
+            document[name] = bench_seams(options.seconds or SEAM_SECONDS, options.seed, say)
         else:
             from chefmate.bench_instruct import bench_instruct
 

@@ -63,7 +63,10 @@ def parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="print the figures that the README states")
     bench.add_argument(
         "what",
-        choices=("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct", "policy", "all"),
+        choices=(
+            *("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct", "policy", "change", "graph"),
+            *("seams", "all"),
+        ),
     )
     bench.add_argument(
         "--seeds", default="0-19", help="sandwich, instruct: seeds as FIRST-LAST (default 0-19)"
@@ -72,9 +75,11 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--policy", default=graph.DEFAULTS["policy"], help="as in `up`")
     bench.add_argument("--out", type=Path, help="sandwich, faults: folder (default out/bench-<time>)")
     bench.add_argument(
-        "--seconds", type=float, help="twin, bus, loop: of each measurement (default 10, 10, 60)"
+        "--seconds",
+        type=float,
+        help="twin, bus, loop, graph, seams: of each measurement (default 10, 10, 60, 20, 20)",
     )
-    bench.add_argument("--runs", type=int, default=1000, help="faults: number of runs (default 1000)")
+    bench.add_argument("--runs", type=int, help="faults, change: number of runs (default 1000, 100)")
     bench.add_argument("--inputs", type=int, default=1_000_000, help="fuzz: number of inputs (default 1e6)")
     bench.add_argument("--seed", type=int, default=0, help="faults, fuzz: seed of the first run (default 0)")
     bench.add_argument(

@@ -237,7 +237,9 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         """Brings the inputs up to date, as everything that the session does must start; the time after
         that."""
         now = self.now()
-        self._inputs.poll(now, observe=session.wants_observation(now))
+        # A request that waits for the next frames takes them itself; a result need not wait for that.
+        wanted = session.wants_observation(now) and not self._frames_worth_waiting_for(now)
+        self._inputs.poll(now, observe=wanted)
         return self.now()
 
     def _request(self, ticket: int) -> bool:
@@ -250,7 +252,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         """While the arm moves a request waits for frames that are captured from now on, at most
         `frame_patience`: what is there is up to a camera's period old."""
         patience: float = self.value("frame_patience")
-        if not (self._backend.needs_images and patience > 0.0 and self._timeline.moving(now)):
+        if not self._frames_worth_waiting_for(now):
             self._frames_wanted_since = None
         elif self._frames_wanted_since is None:
             self._frames_wanted_since = now
@@ -262,6 +264,10 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         elif self._frame_timer.is_canceled():
             self._frame_timer.reset()
         return wait
+
+    def _frames_worth_waiting_for(self, now: float) -> bool:
+        looks = self._backend.needs_images and self.value("frame_patience") > 0.0
+        return looks and self._timeline.moving(now)
 
     def _on_frame_timer(self) -> None:
         """Looks for the frames that a request waits for."""
