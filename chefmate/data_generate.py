@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -18,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -55,6 +56,7 @@ UNIT = "degrees"  # of the body joints; the gripper is 0..100
 RECIPE = "recipe"  # phrasing of the recipes, and of one-ingredient sets
 INTERRUPTED = 130
 PR_SET_PDEATHSIG = 1  # prctl(2)
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Options:
     size: tuple[int, int] = (96, 96)
     version: str = V2_1
     images: bool = True
+    seconds: float | None = None  # no layout is begun after that; a layout that is not whole is left out
     scene: dict[str, Any] = field(default_factory=dict)  # arguments of SceneOptions
     phrasing_ids: tuple[str, ...] = ()  # sentences of `pick`; empty: all
     held_out: tuple[str, ...] | None = None  # None: as config/phrasings.yaml has it
@@ -151,6 +154,8 @@ def generate(options: Options, report: Callable[[int, int, int], None] = lambda 
     """
     started = time.monotonic()
     import_mujoco()  # chooses the renderer, for the workers too
+    for name in THREADS:
+        os.environ.setdefault(name, "1")  # processes are as many as cores already
     job = Job.of(options)
     takes = Takes(options.out)
     if options.out.exists():
@@ -158,10 +163,12 @@ def generate(options: Options, report: Callable[[int, int, int], None] = lambda 
     with takes.locked():
         takes.begin(job.about())
         kept = dropped = 0
-        for done, (more, fewer) in enumerate(_all_layouts(job), 1):
+        whole: set[int] = set()
+        for index, more, fewer in _all_layouts(job):
+            whole.add(index)
             kept, dropped = kept + more, dropped + fewer
-            report(done, kept, dropped)
-        total, reasons = takes.counts()
+            report(len(whole), kept, dropped)
+        total, reasons = takes.counts(whole)
         if not total:
             raise ChefmateError(f"no episode succeeded: {dict(reasons)}; the takes are in {takes.folder}")
         cameras = {name: options.size for name in _cameras()} if options.images else {}
@@ -170,7 +177,7 @@ def generate(options: Options, report: Callable[[int, int, int], None] = lambda 
             options.out, fps=options.fps, joints=joints, cameras=cameras, version=options.version
         )
         with writer:
-            fingerprint = takes.assemble(writer, job.about())
+            fingerprint = takes.assemble(writer, {**job.about(), "layouts": len(whole)}, whole)
         takes.remove()
     return Made(options.out, total, writer.frames, reasons, fingerprint, time.monotonic() - started)
 
@@ -237,21 +244,27 @@ def _store(job: Job, takes: Takes, key: Key, scene: Scene, variant: Variant, mad
     )
 
 
-def _all_layouts(job: Job) -> Iterator[tuple[int, int]]:
-    """Yields counts of kept and dropped takes, layout by layout, in whatever order they end."""
+def _all_layouts(job: Job) -> Iterator[tuple[int, int, int]]:
+    """Yields number, kept and dropped takes of each whole layout, in whatever order they end."""
+    limit = time.monotonic() + (job.options.seconds or math.inf)
     workers = min(job.options.workers, job.options.layouts)
     if workers == 1:
         with contextlib.closing(_studio(job)) as studio:
             for index in range(job.options.layouts):
-                yield make_layout(job, studio, index, lambda: False)
+                if time.monotonic() > limit:
+                    return
+                yield index, *make_layout(job, studio, index, lambda: False)
         return
     context = multiprocessing.get_context("spawn")  # a graphics context does not survive a fork
     stop = context.Event()
     with ProcessPoolExecutor(workers, context, _start_worker, (job, stop)) as pool:
         try:
-            futures = [pool.submit(_work, index) for index in range(job.options.layouts)]
-            for future in as_completed(futures):
-                yield future.result()
+            waiting = {pool.submit(_work, index): index for index in range(job.options.layouts)}
+            while waiting and time.monotonic() < limit:
+                patience = None if math.isinf(limit) else max(0.0, limit - time.monotonic())
+                done, _ = wait(waiting, patience, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield waiting.pop(future), *future.result()
         except BrokenProcessPool:
             raise ChefmateError(
                 "a worker died, for lack of memory or by a signal; start again to go on, with fewer --workers"
@@ -317,6 +330,7 @@ def read(options: argparse.Namespace) -> Options:
         size=options.size,
         version=options.version,
         images=not options.no_images,
+        seconds=options.seconds,
         scene=scene,
         phrasing_ids=tuple(options.instructions),
         held_out=None if options.held_out is None else tuple(options.held_out),

@@ -18,6 +18,7 @@ def generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--layouts", type=int, default=100, help="scenes (default 100)")
     command.add_argument("--seed", type=int, default=1, help="other seeds share no scene (default 1)")
     command.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    command.add_argument("--seconds", type=float, help="begin no layout after that; whole ones are written")
     command.add_argument(
         "--fps", type=int, default=10, help=f"one of {', '.join(map(str, RATES))} (default 10)"
     )
@@ -46,7 +47,9 @@ def generate_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--start-spread", type=float, default=0.04, help="rad, half-width of the start pose (default 0.04)"
     )
-    command.add_argument("--kicked", type=float, default=0.0, help="share of disturbed episodes (default 0)")
+    command.add_argument(
+        "--kicked", type=float, default=0.25, help="share of disturbed episodes (default 0.25)"
+    )
     command.add_argument("--kick", type=float, default=0.12, help="rad, largest disturbance (default 0.12)")
     command.add_argument(
         "--held-out", nargs="*", metavar="ENTRY", help="instead of the list in config/phrasings.yaml"

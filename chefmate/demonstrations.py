@@ -84,6 +84,7 @@ class Studio:
         pictures: bool = True,
     ) -> None:
         """fps divides 100; size: width and height, pixels. Raises KitchenError: no graphics."""
+        cv2.setNumThreads(1)
         self.config = config or KitchenConfig.load()
         self.world = World(self.config)
         self.fps, self.size = fps, size

@@ -300,9 +300,9 @@ class World:
         count = self.data.ncon
         if count == 0:
             return []
-        pairs = self.model.geom_bodyid[self.data.contact.geom[:count]]
+        pairs = self.model.geom_bodyid[self.data.contact.geom[:count]].tolist()
         found = []
-        for first, second in np.unique(pairs, axis=0).tolist():
+        for first, second in sorted({(first, second) for first, second in pairs}):
             for mine, other in ((first, second), (second, first)):
                 if mine in self._name_of_body:
                     found.append((self._name_of_body[mine], other))

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,21 +130,23 @@ class Takes:
         """Notes that this take is not for the dataset."""
         self._mark(key, {"dropped": reason})
 
-    def counts(self) -> tuple[int, Counter[str]]:
-        """Takes that are kept; dropped ones by reason."""
-        marks = [mark for _, mark in self._marks()]
+    def counts(self, layouts: Collection[int] | None = None) -> tuple[int, Counter[str]]:
+        """Takes that are kept; dropped ones by reason. layouts: of these alone."""
+        marks = [mark for key, mark in self._marks() if layouts is None or key.layout in layouts]
         dropped = Counter(str(mark["dropped"]) for mark in marks if "dropped" in mark)
         return len(marks) - sum(dropped.values()), dropped
 
-    def assemble(self, writer: DatasetWriter, about: Mapping[str, Any]) -> str:
-        """Adds all kept takes to a new dataset, in order; returns its fingerprint.
+    def assemble(
+        self, writer: DatasetWriter, about: Mapping[str, Any], layouts: Collection[int] | None = None
+    ) -> str:
+        """Adds all kept takes, or those of some layouts, to a new dataset, in order; returns its fingerprint.
 
         about: goes into meta/chefmate.json, with counts and fingerprint; privileged labels into
         meta/privileged.jsonl, one line per episode.
         """
         fingerprints, privileged = [], []
         for key, mark in self._marks():
-            if "dropped" in mark:
+            if "dropped" in mark or (layouts is not None and key.layout not in layouts):
                 continue
             with np.load(self.folder / f"{key}.npz") as arrays:
                 images = {
@@ -156,7 +158,7 @@ class Takes:
                 )
             fingerprints.append(mark["extra"]["fingerprint"])
             privileged.append({"episode_index": index, **mark["privileged"]})
-        kept, dropped = self.counts()
+        kept, dropped = self.counts(layouts)
         whole = dataset_fingerprint(fingerprints)
         counts = {"kept": kept, "dropped": dict(sorted(dropped.items()))}
         writer.note("chefmate.json", {"fingerprint": whole, "counts": counts, **about})

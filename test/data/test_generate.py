@@ -31,7 +31,9 @@ from chefmate_policy.data.validation import validate
 from chefmate_policy.data.variants import draw_scene, draw_variants
 
 SCENE = {"ingredients": ("bread", "cheese"), "idle": 1, "stacked": 0.0}
-COMMAND = "--layouts 1 --workers 1 --ingredients bread cheese --idle 1 --stacked 0 --no-images".split()
+COMMAND = (
+    "--layouts 1 --workers 1 --ingredients bread cheese --idle 1 --stacked 0 --kicked 0 --no-images".split()
+)
 
 
 def options(folder: Path, **other: Any) -> Options:
