@@ -18,7 +18,7 @@ from chefmate_policy.data.probe import decode, wilson
 from chefmate_policy.data.shortcut import ShortcutError, check_mixture, judge, still_frames
 from chefmate_policy.data.shortcut_report import Verdict
 
-LAYOUTS = 20
+LAYOUTS = 18
 TEXTS = {
     "cheese": ("pick up the cheese", "grab the cheddar and put it on the plate"),
     "bread": ("pick up the bread", "fetch me some toast"),
@@ -71,15 +71,16 @@ def test_one_thing_per_scene_cannot_teach_language(confounded: Path) -> None:
 
 
 def test_every_scene_for_each_instruction_teaches_language(counterfactual: Path) -> None:
-    report = judge(Mixture.open([counterfactual]))
-    assert report.verdict is Verdict.TEACHES
+    lines: list[str] = []
+    report = check_mixture(Mixture.open([counterfactual]), report=lines.append)
+    assert report.verdict is Verdict.TEACHES and len(lines) == 1
     assert report.before is not None and report.before.accuracy <= 0.6
     assert report.layouts == LAYOUTS and report.paired == 1 and "first frames" in report.layouts_from
     assert report.still == pytest.approx(0.3)
 
 
 def test_long_episodes_do_not_give_a_counterfactual_dataset_away(tmp_path: Path) -> None:
-    root = every_scene_for_each(tmp_path / "long", length=50, still=2, named=True)
+    root = every_scene_for_each(tmp_path / "long", length=40, still=2, named=True)
     report = judge(Mixture.open([root]))
     assert report.verdict is Verdict.TEACHES
     assert report.before is not None and report.before.accuracy <= 0.6
@@ -109,18 +110,13 @@ def test_episodes_that_start_under_way_are_left_out(tmp_path: Path) -> None:
     assert report.episodes == 2
 
 
-def test_training_on_a_shortcut_is_refused_until_it_is_allowed(
-    confounded: Path, counterfactual: Path
-) -> None:
+def test_training_on_a_shortcut_is_refused_until_it_is_allowed(confounded: Path) -> None:
     lines: list[str] = []
     mixture = Mixture.open([confounded])
     with pytest.raises(ShortcutError, match=r"cannot teach language.*--allow-shortcut"):
         check_mixture(mixture, report=lines.append)
     assert "CANNOT_TEACH_LANGUAGE" in lines[0] and len(lines) > 1
-    check_mixture(mixture, allow_shortcut=True, report=lines.append)
-    lines.clear()
-    check_mixture(Mixture.open([counterfactual]), report=lines.append)
-    assert len(lines) == 1
+    assert check_mixture(mixture, allow_shortcut=True, report=lines.append).verdict is Verdict.CANNOT_TEACH
 
 
 def test_one_instruction_is_trained_without_a_question(tmp_path: Path) -> None:
