@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory
 
-from chefmate_driver.arm.controller import ArmState
+from chefmate_driver.arm.controller import ArmState, why_aborted
 from chefmate_driver.arm.errors import TrajectoryRejectedError
 from chefmate_driver.arm.trajectory import Trajectory
 
@@ -75,6 +75,7 @@ class FollowJointTrajectoryServer:
                 ended.set_result((success, ""))
             else:
                 handle.abort()
-                text = f"the arm is {state.value}: {reason}" if reason else "replaced by another trajectory"
-                ended.set_result((FollowJointTrajectory.Result.PATH_TOLERANCE_VIOLATED, text))
+                ended.set_result(
+                    (FollowJointTrajectory.Result.PATH_TOLERANCE_VIOLATED, why_aborted(state, reason))
+                )
             self._goals.remove(goal)

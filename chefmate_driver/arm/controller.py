@@ -66,6 +66,17 @@ LEFT_HOLDING = "the servos held torque already, left so by an earlier node; thei
 SHADOW = "shadow mode: execute is false, trajectories are checked and not followed"
 
 
+def why_aborted(state: ArmState, reason: str) -> str:
+    """Why a trajectory that neither runs nor waits any more was not followed to its end."""
+    if reason:
+        return f"the arm is {state.value}: {reason}"
+    if state is ArmState.FOLLOWING:
+        return "replaced by another trajectory"
+    if state is ArmState.READY:
+        return "torque was switched off"
+    return f"given up: the arm is {state.value}"
+
+
 def goals_to_hold(position: Vector, goals: Vector, holds: NDArray[np.bool_]) -> Vector:
     """Goals with which an arm stays as it is, rad (6,): where it is.
 

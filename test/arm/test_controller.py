@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from simulated_arm import ACCELERATION, DT, GOAL, LEASE, START, Arm
 
-from chefmate_driver.arm.controller import ArmState
+from chefmate_driver.arm.controller import ArmState, why_aborted
 from chefmate_driver.arm.errors import TrajectoryRejectedError, TransitionError
 from chefmate_driver.arm.model import LOWER, UPPER
 from chefmate_driver.arm.safety import Limits
@@ -481,3 +481,16 @@ def test_a_gripper_that_squeezes_when_a_node_takes_over_keeps_its_goal() -> None
     assert arm.control.safety.position == pytest.approx(goals)
     arm.control.connect(START, goals, False)
     assert arm.control.safety.position == pytest.approx(START)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "text"),
+    [
+        (ArmState.FOLLOWING, "", "replaced by another trajectory"),
+        (ArmState.READY, "", "torque was switched off"),
+        (ArmState.TELEOPERATED, "", "given up: the arm is TELEOPERATED"),
+        (ArmState.FAULT, "/dev/x is lost", "the arm is FAULT: /dev/x is lost"),
+    ],
+)
+def test_an_aborted_goal_says_what_ended_it(state: ArmState, reason: str, text: str) -> None:
+    assert why_aborted(state, reason) == text
