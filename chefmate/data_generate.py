@@ -85,6 +85,8 @@ class Options:
             raise ArgumentError(f"--layouts {self.layouts}: use 1 to {LAYOUTS_PER_SEED}")
         if self.workers < 1:
             raise ArgumentError(f"--workers {self.workers}: at least 1")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ArgumentError(f"--seconds {self.seconds:g}: above 0")
         if any(side % 2 or side < 16 for side in self.size):
             raise ArgumentError(f"--size {self.size[0]}x{self.size[1]}: even numbers of pixels from 16 on")
         if self.version not in WRITABLE:
@@ -169,6 +171,10 @@ def generate(options: Options, report: Callable[[int, int, int], None] = lambda 
             kept, dropped = kept + more, dropped + fewer
             report(len(whole), kept, dropped)
         total, reasons = takes.counts(whole)
+        if not whole:
+            raise ChefmateError(
+                f"no layout was whole after {options.seconds:g} s: give more --seconds to go on"
+            )
         if not total:
             raise ChefmateError(f"no episode succeeded: {dict(reasons)}; the takes are in {takes.folder}")
         cameras = {name: options.size for name in _cameras()} if options.images else {}
@@ -251,7 +257,7 @@ def _all_layouts(job: Job) -> Iterator[tuple[int, int, int]]:
     if workers == 1:
         with contextlib.closing(_studio(job)) as studio:
             for index in range(job.options.layouts):
-                if time.monotonic() > limit:
+                if index and time.monotonic() > limit:
                     return
                 yield index, *make_layout(job, studio, index, lambda: False)
         return

@@ -151,6 +151,15 @@ def test_failed_demonstrations_are_dropped_and_counted(job: Job, monkeypatch: py
     assert Takes(job.options.out).counts() == (1, {"out of time": 2})
 
 
+def test_time_limit_writes_whole_layouts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demonstrations, "IDLE_SECONDS", 0.2)
+    scene = {**SCENE, "idle": 1, "ingredients": ("bread",)}
+    monkeypatch.setitem(demonstrations.PATIENCE, "pick", 0.5)  # all but the idle episode fail
+    made = generate(options(tmp_path / "set", layouts=50, images=False, scene=scene, seconds=0.01))
+    assert (made.episodes, made.dropped) == (1, {"out of time": 1})
+    assert json.loads((tmp_path / "set" / "meta" / "chefmate.json").read_text())["layouts"] == 1
+
+
 def test_a_slice_that_was_pushed_aside_is_no_success(job: Job) -> None:
     scene = draw_scene(100_000, 0, job.scene, job.stock, job.phrasings)
     idle = next(v for v in draw_variants(scene, job.scene, job.phrasings) if not v.ingredient)
@@ -164,7 +173,12 @@ def test_a_slice_that_was_pushed_aside_is_no_success(job: Job) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"fps": 30}, "--fps 30"), ({"size": (33, 32)}, "--size 33x32"), ({"layouts": 0}, "--layouts 0")],
+    [
+        ({"fps": 30}, "--fps 30"),
+        ({"size": (33, 32)}, "--size 33x32"),
+        ({"layouts": 0}, "--layouts 0"),
+        ({"seconds": 0.0}, "--seconds 0"),
+    ],
 )
 def test_options_that_cannot_be_are_named(tmp_path: Path, wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
