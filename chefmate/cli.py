@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chefmate import arm, data, graph, params, serve, train
+from chefmate import arm, data, graph, memory, params, serve, train
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--seconds",
         type=float,
-        help="twin, bus, loop, graph, seams: of each measurement (default 10, 10, 60, 20, 20)",
+        help="twin, bus, loop, graph, seams: of each measurement (default 10, 10, 60, 20, 10)",
     )
     bench.add_argument("--runs", type=int, help="faults, change: number of runs (default 1000, 100)")
     bench.add_argument("--inputs", type=int, default=1_000_000, help="fuzz: number of inputs (default 1e6)")
@@ -96,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
     doctor_options(
         commands.add_parser("doctor", help="what is missing on this machine, and the command that mends it")
     )
+
+    memory.add(commands.add_parser("memory", help="what a training run needs on a GPU, and what to set"))
 
     params.add(commands.add_parser("params", help="what a training run trains, and what that takes"))
 
@@ -156,6 +158,8 @@ def run(options: argparse.Namespace) -> int:
         return arm.run(options)
     if options.command == "data":
         return data.run(options)
+    if options.command == "memory":
+        return memory.memory(options)
     if options.command == "params":
         return params.params(options)
     if options.command == "serve":

@@ -10,6 +10,7 @@ its peak memory is its own and an out-of-memory does not end the table. Memory i
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -30,7 +31,7 @@ from chefmate_policy.data.sampling import Run, Sampler, Sampling
 from chefmate_policy.groot.config import GrootConfig
 from chefmate_policy.groot.initialise import initialise
 from chefmate_policy.groot.model import Groot, Parts
-from chefmate_policy.groot.sizes import PUBLISHED, member
+from chefmate_policy.groot.sizes import MEMBERS, PUBLISHED, member
 from chefmate_policy.training.batches import Columns, Preparation, Rows, square_side
 from chefmate_policy.training.forward import (
     FlowLoss,
@@ -45,7 +46,7 @@ from chefmate_policy.training.start import autocast_of
 from chefmate_policy.training.stepping import EAGER_STEPS, Stepper, compile_layers
 from chefmate_policy.training.trainable import Trainable, make_trainable, slot_of
 
-__all__ = ["ROWS", "Row", "main", "measure", "measure_here"]
+__all__ = ["ROWS", "Row", "main", "measure", "measure_here", "measure_options"]
 
 Say = Callable[[str], None]
 ALL_R32: dict[str, Any] = {"tune_llm": True, "tune_visual": True, "lora_rank": 32}
@@ -62,42 +63,53 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     graph: bool = True
     compiled: bool = False
-    again: bool = False  # activation checkpointing
+    again: tuple[str, ...] = ()  # parts whose activations are computed again
+    budget: float | None = None  # share of activations that compiled layers may keep
     limit: float | None = None  # GB that the process may take
     goal: str = ""
+
+    @classmethod
+    def of(cls, options: TrainOptions) -> Row:
+        """A row of a run's options; a base that is no member counts as the published size."""
+        name = options.base_model_path if options.base_model_path in MEMBERS else PUBLISHED
+        again = ALL if options.gradient_checkpointing else ()
+        return cls(name, options.batch_size, compiled=options.compile, again=again)
 
     def train_options(self, device: str) -> TrainOptions:
         return TrainOptions(
             base_model_path=self.member,
             batch_size=self.batch,
-            gradient_checkpointing=self.again,
+            gradient_checkpointing=bool(self.again),
             compile=self.compiled,
             device=device,
             **(self.options if self.member == PUBLISHED else {"tune_llm": True, "tune_visual": True}),
         )
 
 
+ALL = ("vision", "language", "features")
+ALL_B4, ALL_B16, HEAD_B16 = "<= 7 GB, <= 183 ms", "<= 12 GB, <= 253 ms", "<= 7 GB, <= 139 ms"
 SMALL_GOAL = ">= 20,000 samples/s"
 ROWS: dict[str, Row] = {
     "7m-graph": Row("small-7m", 1024, goal=SMALL_GOAL),
     "7m-compiled": Row("small-7m", 2048, compiled=True, goal=SMALL_GOAL),
     "3m-graph": Row("small-3m", 1024, goal=SMALL_GOAL),
     "3m-compiled": Row("small-3m", 2048, compiled=True, goal=SMALL_GOAL),
-    "all-r32-b4-graph": Row(PUBLISHED, 4, ALL_R32, goal="<= 7 GB, <= 183 ms"),
-    "all-r32-b4-again": Row(PUBLISHED, 4, ALL_R32, graph=False, again=True, goal="<= 7 GB, <= 183 ms"),
-    "all-r32-b16-again": Row(PUBLISHED, 16, ALL_R32, graph=False, again=True, goal="<= 12 GB, <= 253 ms"),
-    "head-r32-b16-graph": Row(PUBLISHED, 16, HEAD_R32, goal="<= 7 GB, <= 139 ms"),
-    "head-r32-b16-again": Row(PUBLISHED, 16, HEAD_R32, graph=False, again=True, goal="<= 7 GB, <= 139 ms"),
-    "all-r32-b2-8gb": Row(PUBLISHED, 2, ALL_R32, graph=False, again=True, limit=7.2, goal="fits 7.2 GB"),
+    "all-r32-b4-graph": Row(PUBLISHED, 4, ALL_R32, goal=ALL_B4),
+    "all-r32-b4-again": Row(PUBLISHED, 4, ALL_R32, again=ALL, goal=ALL_B4),
+    "all-r32-b16-again": Row(PUBLISHED, 16, ALL_R32, again=ALL, goal=ALL_B16),
+    "head-r32-b16-graph": Row(PUBLISHED, 16, HEAD_R32, goal=HEAD_B16),
+    "head-r32-b16-again": Row(PUBLISHED, 16, HEAD_R32, again=ALL, goal=HEAD_B16),
+    "all-r32-b4-8gb": Row(PUBLISHED, 4, ALL_R32, again=ALL, limit=7.2, goal="fits 7.2 GB"),
     # not in the default table
-    "all-r32-b1-again": Row(PUBLISHED, 1, ALL_R32, graph=False, again=True),
-    "all-r32-b8-again": Row(PUBLISHED, 8, ALL_R32, graph=False, again=True),
-    "all-r32-b16-graph": Row(PUBLISHED, 16, ALL_R32),
-    "all-r16-b8": Row(PUBLISHED, 8, ALL_R32 | {"lora_rank": 16}, graph=False),
-    "llm-r32-b4": Row(PUBLISHED, 4, {"tune_llm": True, "lora_rank": 32}, graph=False),
-    "llm-r16-b16-again": Row(PUBLISHED, 16, {"tune_llm": True, "lora_rank": 16}, graph=False, again=True),
-    "head-r16-b32": Row(PUBLISHED, 32, {"lora_rank": 16}, graph=False),
-    "head-whole-b8": Row(PUBLISHED, 8, {}, graph=False),
+    "all-r32-b1-again": Row(PUBLISHED, 1, ALL_R32, again=ALL),
+    "all-r32-b16-compiled": Row(PUBLISHED, 16, ALL_R32, compiled=True, goal=ALL_B16),
+    "all-r32-b16-budget": Row(PUBLISHED, 16, ALL_R32, compiled=True, budget=0.3, goal=ALL_B16),
+    "all-r32-b8-again": Row(PUBLISHED, 8, ALL_R32, again=ALL),
+    "all-r16-b8": Row(PUBLISHED, 8, ALL_R32 | {"lora_rank": 16}),
+    "llm-r32-b4": Row(PUBLISHED, 4, {"tune_llm": True, "lora_rank": 32}),
+    "llm-r16-b16-again": Row(PUBLISHED, 16, {"tune_llm": True, "lora_rank": 16}, again=ALL),
+    "head-r16-b32": Row(PUBLISHED, 32, {"lora_rank": 16}),
+    "head-whole-b8": Row(PUBLISHED, 8, {}),
     "7m-eager": Row("small-7m", 1024, graph=False),
     "3m-b4096": Row("small-3m", 4096, compiled=True),
     "7m-b4096": Row("small-7m", 4096, compiled=True),
@@ -177,22 +189,27 @@ def build(row: Row, options: TrainOptions, device: torch.device) -> Trainable:
     return make_trainable(model, options)
 
 
-def measure_here(row: Row, seconds: float, device: torch.device) -> dict[str, Any]:
-    """Figures of one row in this process."""
+def measure_here(
+    row: Row, seconds: float, device: torch.device, options: TrainOptions | None = None
+) -> dict[str, Any]:
+    """Figures of one row in this process. options: in place of the row's own."""
     started = time.perf_counter()
     cuda = device.type == "cuda"
     if cuda and row.limit is not None:
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(row.limit * 1e9 / total)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    options = row.train_options(device.type)
+    options = options or row.train_options(device.type)
     trainable = build(row, options, device)
     model, config = trainable.model, trainable.model.config
     prompts = synthetic_prompts(config).to(device)
     freeze_embeddings(model, prompts, device)
     keep_dtype(model)
     if row.again:
-        checkpoint_layers(model)
+        checkpoint_layers(model, row.again)
+    if row.budget is not None:
+        compiler: Any = importlib.import_module("torch._functorch.config")
+        compiler.activation_memory_budget = row.budget
     if row.compiled:
         compile_layers(model, LAYERS)
     if cuda:
@@ -200,7 +217,7 @@ def measure_here(row: Row, seconds: float, device: torch.device) -> dict[str, An
         torch.cuda.reset_peak_memory_stats()
     data = Synthetic(config, 20_000 if cuda and row.member != PUBLISHED else 400, device)
     prepare = Preparation(config, data.columns, null=None, drop=0.0, augment=True)
-    on_graph = cuda and row.graph and not row.again
+    on_graph = cuda and row.graph
     stepper = Stepper(
         FlowLoss(model, prompts),
         prepare,
@@ -241,6 +258,25 @@ def measure_here(row: Row, seconds: float, device: torch.device) -> dict[str, An
     return figures
 
 
+def measure_options(options: TrainOptions, seconds: float = 4.0) -> dict[str, Any]:
+    """Figures of a run's options on the GPU that is there, from a process of its own."""
+    command = [sys.executable, "-m", "chefmate_policy.training.bench", "--device", "cuda"]
+    command += ["--seconds", str(seconds), "--options", json.dumps(options.to_dict())]
+    return _finished(command)
+
+
+def _finished(command: list[str]) -> dict[str, Any]:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environment())
+    except subprocess.TimeoutExpired:
+        return {"error": f"not ready within {TIMEOUT:g} s"}
+    try:
+        figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return failure(done)
+    return figures if done.returncode == 0 else failure(done)
+
+
 def measure(
     names: Sequence[str], seconds: float, device: str, say: Say, out: Path | None = None
 ) -> dict[str, Any]:
@@ -255,13 +291,7 @@ def measure(
         started = time.perf_counter()
         command = [sys.executable, "-m", "chefmate_policy.training.bench", "--row", name]
         command += ["--seconds", str(seconds), "--device", device]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environment())
-            figures = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else failure(done)
-        except subprocess.TimeoutExpired:
-            figures = {"error": f"not ready within {TIMEOUT:g} s"}
-        except (ValueError, IndexError):
-            figures = failure(done)
+        figures = _finished(command)
         about = {"member": row.member, "batch": row.batch, "goal": row.goal, "limit_gb": row.limit}
         found["rows"][name] = about | figures | {"process_seconds": time.perf_counter() - started}
         say(line(name, found["rows"][name]))
@@ -306,7 +336,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="file for the JSON, written after each row")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # one row in this process
+    parser.add_argument(
+        "--options", help=argparse.SUPPRESS
+    )  # its TrainOptions as JSON, for any configuration
     options = parser.parse_args(arguments)
+    if options.options:
+        given = TrainOptions.from_dict(json.loads(options.options))
+        row = Row.of(given)
+        print(json.dumps(measure_here(row, options.seconds, torch.device(options.device), given)))
+        return 0
     if options.row:
         print(json.dumps(measure_here(ROWS[options.row], options.seconds, torch.device(options.device))))
         return 0

@@ -52,7 +52,7 @@ RUN, STATE = Path("training", "run.json"), Path("training", "state.safetensors")
 FREE = {
     "hours", "output_dir", "save_steps", "save_total_limit", "log_steps", "eval_steps", "resume", "merge",
     "device", "compile", "dataloader_num_workers", "dataloader_prefetch_factor", "allow_shortcut",
-    "gradient_checkpointing", "dataset_path", "base_model_path", "base_revision",
+    "dataset_path", "base_model_path", "base_revision",
 }  # fmt: skip
 
 

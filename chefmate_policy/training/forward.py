@@ -9,7 +9,8 @@ attention over the features leaves pads out. Both give the same loss; a test hol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,17 +136,68 @@ def freeze_embeddings(model: Groot, prompts: PromptTable, device: torch.device) 
         torch.cuda.empty_cache()
 
 
-def checkpoint_layers(model: Groot) -> int:
+def layers_of(model: Groot) -> dict[str, list[nn.Module]]:
+    """The layers that a checkpointed pass may compute again, by part; the DiT's are small (49 tokens)."""
+    vision: Any = model.backbone.vision.encoder
+    return {
+        "vision": list(vision.layers),
+        "language": list(model.backbone.language.layers),
+        "features": list(model.action_head.vl_self_attention.transformer_blocks),
+    }
+
+
+def checkpoint_layers(model: Groot, parts: Sequence[str] = ("vision", "language", "features")) -> int:
     """Layers compute their activations again in the backward pass instead of keeping them; in place.
 
     Returns how many. A layer without gradients (frozen, and nothing before it trains) costs nothing more.
+    Dropout keeps its masks (a byte per number) instead of the random state, so that a step can be recorded.
     """
-    vision: Any = model.backbone.vision.encoder
-    layers = [*vision.layers, *model.backbone.language.layers]
-    layers += list(model.action_head.vl_self_attention.transformer_blocks)
+    layers = [layer for part in parts for layer in layers_of(model)[part]]
     for layer in layers:
-        layer.forward = _Again(layer.forward)
+        for module in layer.modules():
+            if type(module) is nn.Dropout:
+                module.__class__ = _KeptDropout
+        layer.forward = _Again(layer.forward)  # type: ignore[method-assign, assignment]
     return len(layers)
+
+
+class _Masks:
+    """The dropout masks of one layer's pass, for its second run."""
+
+    open: _Masks | None = None  # of the layer that runs now
+
+    def __init__(self) -> None:
+        self.kept: list[Tensor] = []
+        self.next: int | None = None  # None: masks are drawn
+
+    @contextmanager
+    def during(self, again: bool) -> Iterator[None]:
+        """The layer's pass, or its second run."""
+        outer, _Masks.open = _Masks.open, self
+        self.next = 0 if again else None
+        try:
+            yield
+        finally:
+            _Masks.open = outer
+
+    def mask(self, like: Tensor, keep: float) -> Tensor:
+        if self.next is not None:
+            self.next += 1
+            return self.kept[self.next - 1]
+        mask = torch.empty_like(like, dtype=torch.uint8).bernoulli_(keep)
+        self.kept.append(mask)
+        return mask
+
+
+class _KeptDropout(nn.Dropout):
+    """Dropout that a second run repeats."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return x
+        keep = 1.0 - self.p
+        masks = _Masks.open or _Masks()
+        return x * masks.mask(x, keep) * (1.0 / keep)
 
 
 class _Again:
@@ -157,4 +209,12 @@ class _Again:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
             return self.plain(*arguments, **named)
-        return checkpoint(self.plain, *arguments, use_reentrant=False, **named)
+        masks = _Masks()
+        return checkpoint(
+            self.plain,
+            *arguments,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (masks.during(False), masks.during(True)),
+            **named,
+        )

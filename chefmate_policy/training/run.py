@@ -58,7 +58,7 @@ from chefmate_policy.training.start import (
 )
 from chefmate_policy.training.stepping import Stepper, compile_layers
 from chefmate_policy.training.trainable import Trainable, make_trainable
-from chefmate_policy.training.verify import verify
+from chefmate_policy.training.verify import verify, verify_optimizer
 
 __all__ = ["LAYERS", "Result", "train"]
 
@@ -144,6 +144,13 @@ class _Processes:
             return here
         flag = torch.tensor([float(here)], device=self.device)
         return bool(self.accelerator.reduce(flag, "sum").item())
+
+    def mean(self, here: float) -> float:
+        """Over the processes; all must ask."""
+        if self.accelerator is None:
+            return here
+        value = torch.tensor([here], device=self.device)
+        return float(self.accelerator.reduce(value, "mean").item())
 
     def wait(self) -> None:
         if self.accelerator is not None:
@@ -255,13 +262,9 @@ class _Run:
             augment=options.augment,
         )
         self.loss = FlowLoss(model, prompts)
-        on_graph = (
-            self.device.type == "cuda"
-            and self.together.world == 1
-            and options.optimizer == "adamw"
-            and not options.gradient_checkpointing  # it saves random states, which a recording cannot
-        )
+        on_graph = self.device.type == "cuda" and self.together.world == 1 and options.optimizer == "adamw"
         self.optimizer = make_optimizer(self.trainable.parameters, options, on_graph=on_graph)
+        verify_optimizer(self.trainable, self.optimizer)
         self.start, self.spent = 0, 0.0
         if self.before is not None:
             folder, progress = self.before
@@ -353,6 +356,7 @@ class _Run:
 
     def _log(self, step: int, started: float, metrics: Metrics | None, watch: Watch | None) -> None:
         loss, norm = self.stepper.taken()
+        loss = self.together.mean(loss)
         if loss != loss or loss in (float("inf"), -float("inf")):
             raise TrainingError(
                 f"the loss is {loss} at step {step}; checkpoints before it are whole. Lower learning_rate"

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import resource
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -25,9 +27,10 @@ from chefmate_policy.inference.backend import BackendSettings, CameraFrame, Obse
 from chefmate_policy.training.checkpoints import RUN, STATE
 from chefmate_policy.training.errors import TrainingError
 from chefmate_policy.training.metrics import read_metrics
+from chefmate_policy.training.run import _Processes, _Run
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from tiny_run import PLAIN, SIDE, TEXTS, go, write_dataset
+from tiny_run import PLAIN, SIDE, TEXTS, go, options, write_dataset
 
 QUICK = {"holdout": 0.0, "save_steps": 1000}
 
@@ -223,6 +226,40 @@ def test_another_base_under_the_same_name_is_refused(dataset: Path, adapted: Pat
             dataset, tmp_path / "moved/out", base_model_path=str(tmp_path / "moved/base"), lora_rank=4,
             max_steps=3, merge=True, resume=True, **QUICK,
         )  # fmt: skip
+
+
+def one_of_two(rank: int, port: int, dataset: Path, out: Path) -> None:
+    """A process of two; leaves what it trained beside the run."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    torch.set_num_threads(1)
+    wanted = options(dataset, out, batch_size=2, max_steps=3, **QUICK)
+    with _Processes(wanted) as together:
+        run = _Run(wanted, together, lambda line: None)
+        run.go(time.monotonic(), lambda: False, None)
+        total = [float(tensor.double().abs().sum()) for tensor in run.trainable.state().values()]
+        (out.parent / f"rank-{rank}.json").write_text(json.dumps(total))
+
+
+def test_two_processes_train_one_model(dataset: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    place = (port, dataset, tmp_path / "out")
+    processes = [context.Process(target=one_of_two, args=(rank, *place)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(90)
+    alive = [process for process in processes if process.is_alive()]
+    for process in alive:
+        process.kill()
+    assert not alive and [process.exitcode for process in processes] == [0, 0]
+    one, two = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
+    assert one == two  # they saw other samples and took the same steps
+    assert len(losses(tmp_path / "out")) == 3
+    weights(tmp_path / "out/checkpoint-3")
 
 
 def test_random_weights_are_not_frozen(dataset: Path, tmp_path: Path) -> None:
