@@ -68,7 +68,7 @@ def test_pictures_are_the_nearest_ones(in_disorder: Dataset) -> None:
     for camera in in_disorder.info.cameras:
         shown = [picture.mean() for picture in in_disorder.pictures(in_disorder.episodes[0], camera)]
         nearest = np.round(moments(in_disorder, 0) * 30) / 30
-        assert np.abs(np.array(shown) - [grey(time) for time in nearest]).max() < 1.5  # 30 / s: 1 a picture
+        assert np.abs(np.array(shown) - [grey(time) for time in nearest]).max() < 3  # neighbours differ by 6
 
 
 def test_arrival_order_changes_nothing(tmp_path: Path, in_disorder: Dataset) -> None:
