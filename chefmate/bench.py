@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 # What `chefmate bench all` and `make bench` run.
 ALL = ("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct", "change", "graph", "seams")
 # s of each measurement unless --seconds says otherwise
-TWIN_SECONDS, BUS_SECONDS, LOOP_SECONDS, GRAPH_SECONDS, SEAM_SECONDS = 10.0, 10.0, 60.0, 20.0, 20.0
+TWIN_SECONDS, BUS_SECONDS, LOOP_SECONDS, GRAPH_SECONDS, SEAM_SECONDS = 10.0, 10.0, 60.0, 20.0, 10.0
 FAULT_RUNS, CHANGES = 1000, 100  # unless --runs says otherwise
 
 

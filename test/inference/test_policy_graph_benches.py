@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from chefmate.bench_change import bench_change
 from chefmate.bench_graph import bench_graph
 
@@ -18,6 +20,7 @@ def test_another_instruction_reaches_a_moving_arm_in_time_and_the_old_result_nev
     assert document["over_ms"]["p50"] > 0.0 and len(lines) == 1
 
 
+@pytest.mark.slow
 def test_the_time_that_the_graph_adds_to_a_chunk_is_measured_beside_a_bare_subscriber() -> None:
     document = bench_graph(2.0, lambda line: None)
     assert document["all_alive"] and document["chunks"] >= 5
