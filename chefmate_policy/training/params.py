@@ -102,14 +102,15 @@ class Parameters:
 def count(trainable: Trainable) -> Parameters:
     """The table of a model made trainable; it may be on the meta device."""
     model, options = trainable.model, trainable.options
-    published = {key: shape.numel() for key, shape in published_shapes(model.config).items()}
+    published = dict.fromkeys((component.name for component in COMPONENTS), 0)
+    for key, shape in published_shapes(model.config).items():
+        published[component_of(key).name] += shape.numel()
+    parameters: dict[str, list[tuple[str, torch.nn.Parameter]]] = {name: [] for name in published}
+    for name, parameter in model.named_parameters():
+        parameters[component_of(name).name].append((name, parameter))
     rows = []
     for component in COMPONENTS:
-        inside = [
-            (name, parameter)
-            for name, parameter in model.named_parameters()
-            if component_of(name) == component
-        ]
+        inside = parameters[component.name]
         trained = [item for name, item in inside if name in trainable.parameters]
         lora = [item.numel() for name, item in inside if name.endswith(SIDES)]
         frozen = [item for name, item in inside if name not in trainable.parameters]
@@ -119,7 +120,7 @@ def count(trainable: Trainable) -> Parameters:
                 name=component.name,
                 flag=component.flag,
                 on=bool(getattr(options, component.flag)),
-                published=sum(size for key, size in published.items() if component_of(key) == component),
+                published=published[component.name],
                 held=sum(item.numel() for _, item in inside) - sum(lora),
                 whole=sizes - sum(lora),
                 lora=sum(lora),
