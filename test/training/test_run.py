@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import resource
 import shutil
 import socket
@@ -27,10 +26,9 @@ from chefmate_policy.inference.backend import BackendSettings, CameraFrame, Obse
 from chefmate_policy.training.checkpoints import RUN, STATE
 from chefmate_policy.training.errors import TrainingError
 from chefmate_policy.training.metrics import read_metrics
-from chefmate_policy.training.run import _Processes, _Run
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from tiny_run import PLAIN, SIDE, TEXTS, go, options, write_dataset
+from tiny_run import PLAIN, SIDE, TEXTS, go, one_of_two, write_dataset
 
 QUICK = {"holdout": 0.0, "save_steps": 1000}
 
@@ -46,6 +44,14 @@ def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "out"
     go(dataset, out)
     return out
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Any:
+    """Makes processes without what this one holds (threads of other tests), and imports only once for all."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["chefmate_policy.training.run", "torch.utils.tensorboard"])
+    return context
 
 
 def losses(out: Path) -> list[float]:
@@ -155,7 +161,9 @@ def test_a_full_disk_is_named_and_costs_no_earlier_checkpoint(
     assert losses(tmp_path)[-1] == losses(whole)[-1]
 
 
-def test_a_run_killed_while_it_writes_leaves_whole_checkpoints(dataset: Path, tmp_path: Path) -> None:
+def test_a_run_killed_while_it_writes_leaves_whole_checkpoints(
+    dataset: Path, fresh: Any, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     given: dict[str, Any] = {
         "save_steps": 1,
@@ -164,7 +172,7 @@ def test_a_run_killed_while_it_writes_leaves_whole_checkpoints(dataset: Path, tm
         "holdout": 0.0,
         "save_total_limit": 2,
     }
-    process = multiprocessing.get_context("fork").Process(target=go, args=(dataset, out), kwargs=given)
+    process = fresh.Process(target=go, args=(dataset, out), kwargs=given)
     process.start()
     try:
         deadline = time.monotonic() + 60
@@ -228,26 +236,12 @@ def test_another_base_under_the_same_name_is_refused(dataset: Path, adapted: Pat
         )  # fmt: skip
 
 
-def one_of_two(rank: int, port: int, dataset: Path, out: Path) -> None:
-    """A process of two; leaves what it trained beside the run."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
-    torch.set_num_threads(1)
-    wanted = options(dataset, out, batch_size=2, max_steps=3, **QUICK)
-    with _Processes(wanted) as together:
-        run = _Run(wanted, together, lambda line: None)
-        run.go(time.monotonic(), lambda: False, None)
-        total = [float(tensor.double().abs().sum()) for tensor in run.trainable.state().values()]
-        (out.parent / f"rank-{rank}.json").write_text(json.dumps(total))
-
-
-def test_two_processes_train_one_model(dataset: Path, tmp_path: Path) -> None:
+def test_two_processes_train_one_model(dataset: Path, fresh: Any, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
     place = (port, dataset, tmp_path / "out")
-    processes = [context.Process(target=one_of_two, args=(rank, *place)) for rank in range(2)]
+    processes = [fresh.Process(target=one_of_two, args=(rank, *place)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run of seconds: a dataset of drawn scenes, and a model whose passes take milliseconds.
-
-As a script it trains in a process of its own: `tiny_run.py DATASET OUT [option=value ...]`.
-"""
+"""A run of seconds: a dataset of drawn scenes, and a model whose passes take milliseconds."""
 
 from __future__ import annotations
 
-import sys
+import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from chefmate_policy.data.writing import DatasetWriter
 from chefmate_policy.groot import sizes
 from chefmate_policy.training.options import TrainOptions
-from chefmate_policy.training.run import Result, train
+from chefmate_policy.training.run import Result, _Processes, _Run, train
 
 PLAIN = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 JOINTS = [f"{name}.pos" for name in PLAIN]
@@ -82,8 +81,14 @@ def go(
     return train(options(dataset, out, **changes), say=say, stop=stop)
 
 
-if __name__ == "__main__":
-    given = TrainOptions.from_dict(dict(entry.split("=", 1) for entry in sys.argv[3:])).to_dict()
-    plain = TrainOptions().to_dict()
-    changed = {name: value for name, value in given.items() if value != plain[name]}
-    go(Path(sys.argv[1]), Path(sys.argv[2]), say=lambda line: print(line, flush=True), **changed)
+def one_of_two(rank: int, port: int, dataset: Path, out: Path) -> None:
+    """A process of two; leaves what it trained beside the run."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    torch.set_num_threads(1)
+    wanted = options(dataset, out, batch_size=2, max_steps=3, holdout=0.0, save_steps=1000)
+    with _Processes(wanted) as together:
+        run = _Run(wanted, together, lambda line: None)
+        run.go(time.monotonic(), lambda: False, None)
+        total = [float(tensor.double().abs().sum()) for tensor in run.trainable.state().values()]
+        (out.parent / f"rank-{rank}.json").write_text(json.dumps(total))
