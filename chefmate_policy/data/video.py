@@ -17,6 +17,7 @@ from chefmate_policy.data.lerobot_layout import DatasetError
 __all__ = ["VideoFacts", "VideoWriter", "pictures", "probe"]
 
 Picture = NDArray[np.uint8]
+SMALL = 320 * 240  # pixels; up to here threads of a decoder cost more than they give
 CODEC, PIXELS = "libx264", "yuv420p"  # what every decoder of datasets reads
 # A key frame every second frame: cheap random access. One thread: the same pictures give the same file on
 # machines with any number of cores.
@@ -98,6 +99,7 @@ def pictures(file: Path, stamps: Sequence[float], tolerance: float) -> Iterator[
     Raises DatasetError: missing, not a video, or no frame within `tolerance` s of a stamp, which it names.
     """
     import av
+    from av.video.reformatter import VideoReformatter
 
     if not stamps:
         return
@@ -105,7 +107,11 @@ def pictures(file: Path, stamps: Sequence[float], tolerance: float) -> Iterator[
         with av.open(str(file)) as container:
             stream: Any = container.streams.video[0]
             base = float(stream.time_base or 0)
-            stream.thread_type = "AUTO"
+            if stream.codec_context.width * stream.codec_context.height > SMALL:
+                stream.thread_type = "AUTO"
+            else:
+                stream.codec_context.thread_count = 1
+            convert = VideoReformatter()  # made anew for each frame, it takes longer than the decoding
             container.seek(max(0, int((stamps[0] - tolerance) / base)), stream=stream)
             wanted = 0
             for frame in container.decode(stream):
@@ -113,7 +119,7 @@ def pictures(file: Path, stamps: Sequence[float], tolerance: float) -> Iterator[
                 picture: Any = None
                 while wanted < len(stamps) and abs(at - stamps[wanted]) <= tolerance:
                     if picture is None:
-                        picture = frame.to_ndarray(format="rgb24")
+                        picture = convert.reformat(frame, format="rgb24").to_ndarray()
                     yield picture
                     wanted += 1
                 if wanted == len(stamps):

@@ -254,7 +254,7 @@ class Loader:
 
     def _all(self, count: int, cameras: int) -> Tensor:
         whole = torch.empty((count, cameras, self.side, self.side, 3), dtype=torch.uint8, device=self.device)
-        for start, images in self.mixture.images.episodes(self.workers):
+        for start, images in self.mixture.images.episodes():
             for first in range(0, len(images), PORTION):
                 part = self._shrunk(images[first : first + PORTION])
                 whole[start + first : start + first + len(part)] = part

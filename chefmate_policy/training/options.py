@@ -105,7 +105,9 @@ class TrainOptions:
 
     # how it trains
     max_steps: int = _option(10_000, "optimizer steps", least=1)
-    hours: float | None = _option(None, "stop and save after this time; none: no limit", least=0.0)
+    hours: float | None = _option(
+        None, "stop and save after so many hours of steps; none: no limit", least=0.0
+    )
     batch_size: int = _option(32, "samples of a pass, per GPU", least=1)
     gradient_accumulation_steps: int = _option(1, "passes of an optimizer step", least=1)
     schedule: str = _option(

@@ -102,10 +102,9 @@ def train(
     Raises PolicyError: data, base, options or disk, with what is wrong and the mend. What was written before
     stays whole.
     """
-    began = time.monotonic()
     with _processes(options) as together:
         run = _Run(options, together, say if together.rank == 0 else lambda line: None)
-        return run.go(began, stop, watch)
+        return run.go(stop, watch)
 
 
 class _Processes:
@@ -288,13 +287,14 @@ class _Run:
             others = self.loader.of(self.held_out)
             self.evaluator = Evaluator(self.held_out, others, self.prepare, self.loss, self.autocast)
 
-    def go(self, began: float, stop: Callable[[], bool], watch: Watch | None) -> Result:
+    def go(self, stop: Callable[[], bool], watch: Watch | None) -> Result:
         options = self.options
         self.newest: dict[str, float] = {}
         self.rate = 0.0
         self.evaluation: Evaluation | None = None
         self.trainable.train()
-        started, step, reason, writing = time.monotonic(), self.start, "done", 0.0
+        started = began = time.monotonic()
+        step, reason, writing = self.start, "done", 0.0
         folder = self.before[0] if self.before else self.output
         batches = self._batches()
         metrics = Metrics(self.output, self.start) if self.first else None

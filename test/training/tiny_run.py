@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,6 @@ def one_of_two(rank: int, port: int, dataset: Path, out: Path) -> None:
     wanted = options(dataset, out, batch_size=2, max_steps=3, holdout=0.0, save_steps=1000)
     with _Processes(wanted) as together:
         run = _Run(wanted, together, lambda line: None)
-        run.go(time.monotonic(), lambda: False, None)
+        run.go(lambda: False, None)
         total = [float(tensor.double().abs().sum()) for tensor in run.trainable.state().values()]
         (out.parent / f"rank-{rank}.json").write_text(json.dumps(total))
