@@ -22,16 +22,18 @@ __all__ = ["CONTEXT_GB", "Need", "advise", "predict"]
 CONTEXT_GB = 0.5  # CUDA's context and libraries, which torch does not count
 BATCH = 32  # samples of an optimizer step that advice keeps to, as the reference's default
 EMBEDDING_GB = 0.621  # bf16 table of the language model, which stays off the GPU while it does not train
-FIXED_GB = 0.14  # measured: work space, and what batch size does not change
-# GB per sample, measured (H200, 2026-11-21): kept activations of the parts that need gradients, all of them
-# when vision trains, the language model's on when it trains, the head's always; and with checkpointing
-KEPT_GB = {"vision": 0.62, "language": 0.59, "head": 0.302}
-AGAIN_GB = {"vision": 0.115, "language": 0.045, "head": 0.061}
-# ms on that GPU, recorded step, bf16: of a step whatever its batch, and per sample and part; checkpointing
-# adds another forward pass of what trains
-STEP_MS = 20.0
-FORWARD_MS = {"vision": 1.2, "language": 1.4, "head": 0.9}
-BACKWARD_MS = {"vision": 2.7, "language": 3.2, "head": 1.6}
+FIXED_GB = 0.25  # measured: work space, and what batch size does not change
+# GB per sample, measured (H200, 2026-11-21, table in docs/training.md): activations of the parts that need
+# gradients; kept, and with checkpointing. Vision and language model were measured together; their split is by
+# size, and unproven
+KEPT_GB = {"vision": 0.62, "language": 0.575, "head": 0.3075}
+AGAIN_GB = {"vision": 0.095, "language": 0.069, "head": 0.194}
+# ms on that GPU, recorded step, bf16: of a step whatever its batch, and per sample and part; the last for
+# computing activations again
+STEP_MS = 22.0
+FORWARD_MS = {"vision": 1.2, "language": 1.3, "head": 0.9}
+BACKWARD_MS = {"vision": 2.5, "language": 2.95, "head": 1.56}
+AGAIN_MS = {"vision": 2.6, "language": 3.0, "head": 1.04}
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,6 @@ def _scaled(options: TrainOptions, static: float) -> Need:
     table = AGAIN_GB if options.gradient_checkpointing else KEPT_GB
     activations = FIXED_GB + options.batch_size * sum(table[part] for part in parts)
     forward, backward = sum(FORWARD_MS.values()), sum(BACKWARD_MS[part] for part in parts)
-    again = sum(FORWARD_MS[part] for part in parts) if options.gradient_checkpointing else 0.0
+    again = sum(AGAIN_MS[part] for part in parts) if options.gradient_checkpointing else 0.0
     one = STEP_MS + options.batch_size * (forward + backward + again)
     return Need(options, static, activations, one * options.gradient_accumulation_steps)
