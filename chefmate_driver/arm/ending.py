@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 
 from chefmate_driver.errors import DriverError
 from chefmate_ros.running import Signals
+from chefmate_ros.spinning import SpinningThread
 
 if TYPE_CHECKING:
     from chefmate_driver.arm.node import ArmNode
@@ -62,8 +63,7 @@ def run(make: Callable[[EndRequest], ArmNode], args: list[str] | None) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    spinner = threading.Thread(target=_spin, args=(executor,), name="arm-executor", daemon=True)
-    spinner.start()
+    spinner = SpinningThread(executor, "arm-executor")
     code = 0
     try:
         if node.get_parameter("autostart").value and not node.start() and not end.told.is_set():
@@ -74,24 +74,14 @@ def run(make: Callable[[EndRequest], ArmNode], args: list[str] | None) -> int:
         gc.collect()
         gc.freeze()
         while not end.told.wait(0.2):
-            if not (spinner.is_alive() and node.ears.alive) or (
-                node.loop is not None and not node.loop.alive
-            ):
+            if not (spinner.alive and node.ears.alive) or (node.loop is not None and not node.loop.alive):
                 node.get_logger().fatal("a thread of the arm node died; the servos hold their last goal")
                 code = 1
                 break
         node.stand_down()
     finally:
         signals.ignore()
-        executor.shutdown(timeout_sec=1.0)
-        spinner.join(2.0)
+        spinner.close()
         node.destroy_node()
         rclpy.try_shutdown()
     return code
-
-
-def _spin(executor: SingleThreadedExecutor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return

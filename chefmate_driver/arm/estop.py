@@ -7,13 +7,14 @@ at a shutdown); an e-stop does not wait for that.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
+
+from chefmate_ros.spinning import SpinningThread
 
 TOPIC, SERVICE = "estop", "arm/estop"
 
@@ -36,27 +37,19 @@ class EstopEars:
         )
         self._node.create_subscription(Bool, node.resolve_topic_name(TOPIC), self._on_topic, 10)
         self._node.create_service(Trigger, node.resolve_service_name(SERVICE), self._on_service)
-        self._executor = SingleThreadedExecutor(context=node.context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._listen, name="arm-estop", daemon=True)
-        self._thread.start()
+        executor = SingleThreadedExecutor(context=node.context)
+        executor.add_node(self._node)
+        self._thread = SpinningThread(executor, "arm-estop")
 
     @property
     def alive(self) -> bool:
         """False if the thread ended: a defect, after which nobody hears an e-stop."""
-        return self._thread.is_alive()
+        return self._thread.alive
 
     def close(self) -> None:
         """Ends the thread."""
-        self._executor.shutdown(timeout_sec=1.0)
-        self._thread.join(2.0)
+        self._thread.close()
         self._node.destroy_node()
-
-    def _listen(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
 
     def _on_topic(self, message: Bool) -> None:
         if message.data:
