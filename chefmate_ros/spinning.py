@@ -31,7 +31,7 @@ class SpinningThread:
     def close(self) -> None:
         """Ends the thread, and the executor with it unless a callback does not come back in time."""
         self._ending.set()
-        self._executor.wake()
+        self._executor.create_task(lambda: None)  # a mere wake() is no work, and the wait would go on
         self._thread.join(PATIENCE)
         if not self._thread.is_alive():
             self._executor.shutdown()
