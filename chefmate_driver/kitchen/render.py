@@ -119,7 +119,11 @@ class KitchenRenderer:
 
 
 class KitchenSource(FrameSource):
-    """A camera of a running twin. A frame's stamp is the stamp of the state that it shows."""
+    """A camera of a running twin. A frame's stamp is the stamp of the state that it shows.
+
+    Where drawing takes more than half of the camera's period, it rests after each picture for as long as that
+    took: a slow machine has fewer pictures a second, not none of its time left for the arm.
+    """
 
     patience = 30.0  # s, the twin starts beside its cameras
 
@@ -132,6 +136,7 @@ class KitchenSource(FrameSource):
         self._state: StateSample | None = None
         self._generation = 0
         self._sequence = -1
+        self._rest_until = 0.0  # s, monotonic
 
     def open(self) -> None:
         mujoco = import_mujoco()
@@ -153,6 +158,8 @@ class KitchenSource(FrameSource):
     def grab(self) -> Capture:
         if self._reader is None:
             raise CameraError(f"{self.name} is not open.")
+        if (rest := self._rest_until - time.monotonic()) > 0.0:
+            time.sleep(rest)
         self._pace.wait()
         deadline = time.monotonic() + STALE
         try:
@@ -183,7 +190,11 @@ class KitchenSource(FrameSource):
         if self._generation != self._reader.generation:
             unpack_look(self._renderer.model, self._reader.look)
             self._generation = self._reader.generation
+        begun = time.monotonic()
         self._renderer.render(self._state.qpos, out)
+        drawn = time.monotonic()
+        if drawn - begun > 0.5 / self.settings.rate:
+            self._rest_until = drawn + (drawn - begun)
 
     def close(self) -> None:
         if self._renderer is not None:

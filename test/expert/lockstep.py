@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from chefmate.demonstrations import seen_by_expert
 from chefmate_driver.arm.safety import Limits, SafetyFilter
-from chefmate_driver.kitchen import truth
 from chefmate_driver.kitchen.world import World
 from chefmate_policy.expert.observation import Place, Plan, SceneObject
 from chefmate_policy.expert.skill import Expert
@@ -102,16 +102,4 @@ class Lockstep:
 
 def observe(world: World) -> Observed:
     """The privileged observation, as the twin's node publishes it."""
-    objects = [
-        SceneObject(
-            item.state.name,
-            item.state.ingredient,
-            item.state.position,
-            item.state.quaternion,
-            item.state.size,
-            item.place,
-            item.slot,
-        )
-        for item in truth.observe(world)
-    ]
-    return Observed(world.joint_positions, world.joint_velocities, objects)
+    return Observed(world.joint_positions, world.joint_velocities, seen_by_expert(world))

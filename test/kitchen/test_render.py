@@ -77,6 +77,26 @@ def test_a_state_that_does_not_change_is_no_new_frame(world: World) -> None:
     writer.close()
 
 
+def test_a_camera_that_draws_slower_than_its_rate_leaves_half_of_its_core_to_the_others(world: World) -> None:
+    name = f"slow.{os.getpid()}"
+    writer = StateWriter(name, model_bytes(world.model), world.model.nq, pack_look(world.model))
+    source = KitchenSource(name, "scene", CameraSettings(1280, 960, rate=240.0))  # no CPU draws that fast
+    source.open()
+    image = np.empty((960, 1280, 3), dtype=np.uint8)
+    begun, drawing, frames = time.monotonic(), 0.0, 0
+    while time.monotonic() - begun < 1.5:
+        writer.write(world.data.qpos, 0.0)
+        source.grab()
+        before = time.monotonic()
+        source.retrieve(image)
+        drawing += time.monotonic() - before
+        frames += 1
+    assert frames >= 3
+    assert drawing < 0.65 * (time.monotonic() - begun)
+    source.close()
+    writer.close()
+
+
 def test_an_unknown_camera_names_those_there_are(world: World) -> None:
     with pytest.raises(KitchenError, match="scene, wrist"):
         KitchenRenderer(world.model, "ceiling", *SIZE)
