@@ -17,7 +17,7 @@ def subscribers(graph: Any, topic: str) -> list[str]:
     return sorted(end.node_name for end in graph.listener.node.get_subscriptions_info_by_topic(topic))
 
 
-@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("recorded", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_only_the_expert_sees_privileged_poses_and_only_the_scorer_the_truth(
     start_graph: Callable[..., Any], tmp_path: Path, recorded: bool
 ) -> None:

@@ -9,6 +9,7 @@ import torch
 from chefmate_policy.inference import bench
 
 
+@pytest.mark.slow
 def test_the_bench_measures_the_engine_beside_the_plain_model() -> None:
     lines: list[str] = []
     document = bench.measure_policy(
