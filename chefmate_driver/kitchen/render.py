@@ -121,8 +121,8 @@ class KitchenRenderer:
 class KitchenSource(FrameSource):
     """A camera of a running twin. A frame's stamp is the stamp of the state that it shows.
 
-    Where drawing takes more than half of the camera's period, it rests after each picture for as long as that
-    took: a slow machine has fewer pictures a second, not none of its time left for the arm.
+    Where drawing takes a core for more than half of the camera's period, it rests after each picture for as
+    long as that took: a slow machine has fewer pictures a second, not none of its time left for the arm.
     """
 
     patience = 30.0  # s, the twin starts beside its cameras
@@ -190,11 +190,11 @@ class KitchenSource(FrameSource):
         if self._generation != self._reader.generation:
             unpack_look(self._renderer.model, self._reader.look)
             self._generation = self._reader.generation
-        begun = time.monotonic()
+        begun = time.thread_time()  # not the time for which others had the core
         self._renderer.render(self._state.qpos, out)
-        drawn = time.monotonic()
-        if drawn - begun > 0.5 / self.settings.rate:
-            self._rest_until = drawn + (drawn - begun)
+        drawing = time.thread_time() - begun
+        if drawing > 0.5 / self.settings.rate:
+            self._rest_until = time.monotonic() + drawing
 
     def close(self) -> None:
         if self._renderer is not None:

@@ -87,9 +87,9 @@ def test_a_camera_that_draws_slower_than_its_rate_leaves_half_of_its_core_to_the
     while time.monotonic() - begun < 1.5:
         writer.write(world.data.qpos, 0.0)
         source.grab()
-        before = time.monotonic()
+        before = time.thread_time()
         source.retrieve(image)
-        drawing += time.monotonic() - before
+        drawing += time.thread_time() - before
         frames += 1
     assert frames >= 3
     assert drawing < 0.65 * (time.monotonic() - begun)
