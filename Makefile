@@ -9,7 +9,7 @@ ENV := source ./env.sh &&
 help:
 	@echo "make setup     prepare everything (system packages, .venv, ROS 2, build)"
 	@echo "make sandwich  the whole graph makes a sandwich on the physics twin; result in out/<time>/"
-	@echo "make test      all tests (under 20 minutes on 2 cores)"
+	@echo "make test      the tests but the slow ones (25 minutes on 2 slow cores)"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     every figure that the README states (about 45 minutes on 2 cores)"
 	@echo "make clean     remove .venv, build, install, log"
