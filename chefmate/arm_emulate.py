@@ -9,7 +9,7 @@ import sys
 import time
 
 from chefmate.dialogue import Dialogue
-from chefmate.up import interruptible
+from chefmate.interrupting import interruptible
 from chefmate_driver.arm.calibration import find_calibration
 from chefmate_driver.arm.emulated import emulated_arm
 from chefmate_driver.arm.emulated_hand import HELP, MIDDLE, EmulatedHand, new_arm, obey

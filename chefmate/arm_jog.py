@@ -29,9 +29,9 @@ from chefmate.engagement import (
     refuse_other_leaders,
     why,
 )
+from chefmate.interrupting import Interrupt, interruptible
 from chefmate.ros import joined
 from chefmate.terminal import Keys, keys
-from chefmate.up import Interrupt, interruptible
 from chefmate_driver.arm.health import time_message
 from chefmate_driver.arm.model import JOINT_NAMES, LOWER, UPPER
 from chefmate_driver.teleop.jog import BY_KEY, KEYS, JogTarget

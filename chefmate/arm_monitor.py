@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from chefmate.arm_client import ArmClient
+from chefmate.interrupting import interruptible
 from chefmate.ros import joined
-from chefmate.up import interruptible
 from chefmate_driver.feetech.packet import status_text
 
 REFRESH = 0.1  # s between pictures

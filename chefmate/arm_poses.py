@@ -24,6 +24,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from chefmate.arm_client import PATIENCE, ArmClient, ArmError
 from chefmate.arm_options import MAX_GO_SPEED
 from chefmate.engagement import check_engageable, why
+from chefmate.interrupting import Interrupt, interruptible
 from chefmate.poses import (
     Pose,
     PoseError,
@@ -35,7 +36,6 @@ from chefmate.poses import (
 )
 from chefmate.ros import joined
 from chefmate.terminal import Keys, keys
-from chefmate.up import Interrupt, interruptible
 from chefmate_driver.arm.model import JOINT_NAMES
 
 TRAJECTORY_TOPIC = "arm_controller/joint_trajectory"

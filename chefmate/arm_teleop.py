@@ -33,9 +33,9 @@ from chefmate.engagement import (
     refuse_other_leaders,
     why,
 )
+from chefmate.interrupting import Interrupt, interruptible
 from chefmate.progress import progress
 from chefmate.ros import joined
-from chefmate.up import Interrupt, interruptible
 from chefmate_driver.arm.model import JOINT_NAMES
 from chefmate_driver.teleop.node import TeleopNode
 from chefmate_ros.polling import polled_subscription, take_all

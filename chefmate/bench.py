@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from chefmate.errors import ArgumentError
+from chefmate.interrupting import interruptible
 from chefmate.intervals import rate, words
 from chefmate.progress import progress
 from chefmate.sandwich import INTERRUPTED
-from chefmate.up import interruptible
 
 Say = Callable[[str], None]
 # What `chefmate bench all` and `make bench` run.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from chefmate.bench_policy_node import Ear, graph_of, policy_command, seconds_of
-from chefmate.up import interruptible
+from chefmate.interrupting import interruptible
 
 MARGIN = 0.05  # s
 SECONDS = 0.15  # of an inference

@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from chefmate.errors import ArgumentError
+from chefmate.interrupting import interruptible
 from chefmate.intervals import rate, words
-from chefmate.up import interruptible
 from chefmate_driver.arm.bench import measure_loop
 from chefmate_driver.campaign.pool import carry_out
 from chefmate_driver.campaign.run import Result

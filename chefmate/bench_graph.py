@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from chefmate.bench_policy_node import Ear, graph_of, policy_command, process_beside, seconds_of
-from chefmate.up import interruptible
+from chefmate.interrupting import interruptible
 
 MODEL_SECONDS = 0.05
 HORIZON, LEAD = 0.2, 0.1  # s, as config/policy.yaml

@@ -15,10 +15,10 @@ from typing import Any
 from chefmate import graph
 from chefmate.domain import free_domain
 from chefmate.errors import ChefmateError
+from chefmate.interrupting import interruptible
 from chefmate.intervals import rate, words
 from chefmate.sandwich import isolate
 from chefmate.supervisor import Supervisor
-from chefmate.up import interruptible
 from chefmate.workspace import share_folder
 
 INSTRUCTIONS = {

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from rclpy.executors import SingleThreadedExecutor
 from rich.console import Console
 
+from chefmate.interrupting import Interrupt, interruptible
 from chefmate.ros import joined
 from chefmate.terminal import Keys, keys
-from chefmate.up import Interrupt, interruptible
 from chefmate_policy.data.message_types import RecordingError
 from chefmate_policy.data.recorder import RecorderNode
 from chefmate_ros.share import share_file

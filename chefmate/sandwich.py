@@ -25,9 +25,9 @@ import cv2
 from chefmate import graph
 from chefmate.domain import free_domain
 from chefmate.errors import ArgumentError, ChefmateError
+from chefmate.interrupting import Interrupt, interruptible
 from chefmate.progress import StepLines, progress
 from chefmate.supervisor import Supervisor
-from chefmate.up import Interrupt, interruptible
 from chefmate.workspace import share_folder
 from chefmate_policy.errors import PolicyError
 

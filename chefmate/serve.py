@@ -59,7 +59,7 @@ def token_of(file: Path | None) -> str:
 
 def serve(options: argparse.Namespace) -> int:
     """Serves until ctrl-C or SIGTERM, or a client's kill; returns 0."""
-    from chefmate.up import interruptible
+    from chefmate.interrupting import interruptible
     from chefmate_policy.inference.checkpoint_policy import CheckpointOptions, CheckpointPolicy
     from chefmate_policy.inference.serving import PolicyServer
 

@@ -12,9 +12,9 @@ from typing import Any
 from std_srvs.srv import SetBool, Trigger
 
 from chefmate.errors import ChefmateError
+from chefmate.interrupting import interruptible
 from chefmate.progress import StepLines, progress
 from chefmate.ros import joined
-from chefmate.up import interruptible
 from chefmate_policy.sequencer.client import SandwichClient
 
 PATIENCE = 10.0  # s; home and park answer when they have begun

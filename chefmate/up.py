@@ -11,8 +11,7 @@ from pathlib import Path
 
 from chefmate import graph
 from chefmate.errors import ArgumentError
-from chefmate.interrupting import Interrupt as Interrupt  # other commands take them from here
-from chefmate.interrupting import interruptible as interruptible
+from chefmate.interrupting import interruptible
 from chefmate.supervisor import Supervisor
 from chefmate.workspace import share_folder
 
