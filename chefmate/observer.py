@@ -17,11 +17,13 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image, JointState
 
 from chefmate_policy.images import image_to_rgb
+from chefmate_ros.polling import polled_subscription, take_all
 
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 MOVING = 0.1  # rad/s of the fastest joint
+POLL_PERIOD = 0.05  # s; messages of 160 a second are looked at together, where each cost a wake
 
 
 class Observer:
@@ -38,13 +40,24 @@ class Observer:
         self.arm: ArmHealth | None = None
         self.real_time_factors: list[float] = []
         self.first_motion: float | None = None
-        node.create_subscription(WorkcellState, "kitchen/truth", self._on_truth, 1)
-        node.create_subscription(SequencerStatus, "sequencer/status", self._on_sequencer, LATCHED)
-        node.create_subscription(PolicyStatus, "policy/status", self._on_policy, LATCHED)
-        node.create_subscription(ArmHealth, "arm/health", self._on_arm, 1)
-        node.create_subscription(JointState, "joint_states", self._on_joints, qos_profile_sensor_data)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._polled = [
+            (polled_subscription(node, kind, topic, qos), keep)
+            for kind, topic, qos, keep in (
+                (WorkcellState, "kitchen/truth", QoSProfile(depth=1), self._on_truth),
+                (SequencerStatus, "sequencer/status", LATCHED, self._on_sequencer),
+                (PolicyStatus, "policy/status", LATCHED, self._on_policy),
+                (ArmHealth, "arm/health", QoSProfile(depth=1), self._on_arm),
+                (JointState, "joint_states", qos_profile_sensor_data, self._on_joints),
+            )
+        ]
+        node.create_timer(POLL_PERIOD, self._poll)
         self._images: Any = None
+
+    def _poll(self) -> None:
+        for subscription, keep in self._polled:
+            for message, _ in take_all(subscription):
+                keep(message)
 
     def _on_truth(self, message: WorkcellState) -> None:
         self.truth = message
