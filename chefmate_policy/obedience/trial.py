@@ -9,17 +9,24 @@ from typing import Any
 
 from chefmate_policy.data.variants import Scene
 
-__all__ = ["Ask", "Moved", "Outcome", "Trial"]
+__all__ = ["MODEL", "NODE", "NULL", "Ask", "Moved", "Outcome", "Trial"]
+
+MODEL, NODE, NULL = "model", "node", "null"
+"""To whom a text goes: to the model, also the empty one; to the node, where "" is stop; to nobody: the model
+gets the null prompt in its place."""
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One instruction. text: as it is said ("" is the empty instruction, given to the model). row: of the
-    prompt battery. target: ingredient that ought to lie on the plate at the end; "" nothing is to be done."""
+    """One instruction. text: as it is said. row: of the prompt battery. target: ingredient that ought to lie
+    on the plate at the end; "" nothing is to be done. to: MODEL, NODE or NULL. named: ingredient that the
+    words name, whatever is to be done with it; "" none of the kitchen's."""
 
     text: str
     row: str
     target: str
+    to: str = MODEL
+    named: str = ""
 
 
 @dataclass(frozen=True)
