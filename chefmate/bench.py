@@ -16,9 +16,9 @@ from typing import Any
 
 from chefmate.errors import ArgumentError
 from chefmate.interrupting import interruptible
-from chefmate.intervals import rate, words
 from chefmate.progress import progress
 from chefmate.sandwich import INTERRUPTED
+from chefmate_policy.intervals import rate, words
 
 Say = Callable[[str], None]
 # What `chefmate bench all` and `make bench` run.

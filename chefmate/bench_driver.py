@@ -18,11 +18,11 @@ from rich.table import Table
 
 from chefmate.errors import ArgumentError
 from chefmate.interrupting import interruptible
-from chefmate.intervals import rate, words
 from chefmate_driver.arm.bench import measure_loop
 from chefmate_driver.campaign.pool import carry_out
 from chefmate_driver.campaign.run import Result
 from chefmate_driver.campaign.table import as_json, breaks, class_of, rows
+from chefmate_policy.intervals import rate, words
 
 RATES = (100.0, 200.0)  # Hz, of the loop's measurements
 SHOWN = 20  # failed runs that are printed in words

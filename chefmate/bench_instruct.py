@@ -16,10 +16,10 @@ from chefmate import graph
 from chefmate.domain import free_domain
 from chefmate.errors import ChefmateError
 from chefmate.interrupting import interruptible
-from chefmate.intervals import rate, words
 from chefmate.sandwich import isolate
 from chefmate.supervisor import Supervisor
 from chefmate.workspace import share_folder
+from chefmate_policy.intervals import rate, words
 
 INSTRUCTIONS = {
     "bread": "pick up the bread and put it into the white plate",
