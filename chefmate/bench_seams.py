@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`chefmate bench seams`: jumps of velocity and acceleration where one chunk follows another.
 
-In lockstep, so that the figures do not depend on the machine: the node's own scheduling (`PolicySession`,
-`ChunkTimeline`, `Chunking`) and the arm's own way with trajectories (`Motion`), on a clock that this module
-turns by 10 ms; cameras of 30 Hz; a real small model of the family (small-3m, its action head briefly trained
-here). An inference takes 10 ms plus the added delay. The arm is perfect: it is where it was commanded to be.
+In lockstep (`chefmate.clocked`), so that the figures do not depend on the machine: the node's scheduling and
+the arm's way with trajectories on a clock that this module turns; cameras of 30 Hz; a real small model of the
+family (small-3m, its action head briefly trained here). An inference takes 10 ms plus the added delay. The
+arm is perfect: it is where it was commanded to be.
 
 The model is trained on chunks of one swing of two widths, drawn anew for each chunk, so that two chunks in a
 row often disagree, as demonstrations do. What is measured is the commanded path sampled at the model's 30 Hz:
@@ -18,15 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from chefmate_driver.arm.model import JOINT_NAMES
-from chefmate_driver.arm.trajectory import Motion, check_trajectory
+from chefmate.clocked import TICK, ClockedPolicy, Drive, Look
 from chefmate_policy.groot.action_head import Observed
 from chefmate_policy.groot.attention import KeysValues
 from chefmate_policy.groot.flow import interpolate
@@ -34,17 +32,12 @@ from chefmate_policy.groot.guidance import Prefix, PrefixGuide, pull_back
 from chefmate_policy.groot.initialise import initialise
 from chefmate_policy.groot.model import Groot, Parts
 from chefmate_policy.groot.sizes import member
-from chefmate_policy.inference.arm import ArmWatch
 from chefmate_policy.inference.backend import Array, Chunk, Observation
-from chefmate_policy.inference.chunking import Chunking, Mode
-from chefmate_policy.inference.chunks import ChunkTimeline
-from chefmate_policy.inference.instruction import InstructionInForce
-from chefmate_policy.inference.observation import InputLimit, InputWatch
-from chefmate_policy.inference.session import DRIVING, PolicySession, SessionSettings
-from chefmate_policy.inference.worker import Inference
+from chefmate_policy.inference.chunking import Mode
+from chefmate_policy.inference.session import DRIVING
 
 MEMBER, JOINTS = "small-3m", 6
-TICK, HEARTBEAT, FRAME = 0.01, 0.05, 1.0 / 30.0  # s
+FRAME = 1.0 / 30.0  # s
 MODEL_SECONDS = 0.01  # of an inference, before what is added
 ADDED = (0.0, 0.05, 0.1, 0.2, 0.3)  # s
 EXECUTION_HORIZON, LEAD, MARGIN, BLEND = 0.2, 0.1, 0.03, 0.1  # s, as config/policy.yaml
@@ -167,77 +160,26 @@ def _of(tensor: torch.Tensor, phases: Array) -> torch.Tensor:
     return tensor.expand(len(phases), -1, -1, -1)
 
 
-class Lockstep:
-    """Node, arm and cameras on one clock."""
+def driven(
+    policy: TrainedPolicy, mode: Mode, jacobian: bool, added: float, seconds: float
+) -> tuple[NDArray[np.float64], list[float], int]:
+    """Node, arm and cameras on one clock: commanded path (k, JOINTS) at 100 Hz, times at which chunks took
+    over, ticks held while driving was wanted."""
 
-    def __init__(self, policy: TrainedPolicy, mode: Mode, jacobian: bool, added: float) -> None:
-        self.policy, self.jacobian, self.took = policy, jacobian, MODEL_SECONDS + added
-        self.now = 0.0
-        self.position: Array = np.zeros(JOINTS)
-        self.motion: Motion | None = None
-        self.running: tuple[int, Observation, float] | None = None  # ticket, observation, when done
-        self.chunking = Chunking(mode, BLEND)
-        self.timeline = ChunkTimeline(EXECUTION_HORIZON, LEAD, MARGIN, waits=mode is Mode.SYNC)
-        self.watch = InputWatch([InputLimit("scene", "scene camera", "frame", 10.0)])
-        self.session = PolicySession(
-            SessionSettings(JOINTS, 10.0, 0.0, 100.0, 1.0, HEARTBEAT),
-            InstructionInForce(1.0),
-            self.watch,
-            ArmWatch(0.0, lambda: True),
-            self.timeline,
-            self._request,
-            lambda: 0.0,
-            lambda: None,
-            self.chunking,
-        )
+    def look(now: float) -> Look:
+        stamp = math.floor(now / FRAME + 1e-9) * FRAME
+        return Look(stamp, clocked.position, np.zeros(JOINTS), {})
 
-    def run(self, seconds: float) -> tuple[NDArray[np.float64], list[float], int]:
-        """Commanded path (k, JOINTS) at 100 Hz, times at which chunks took over, ticks held while driving was
-        wanted."""
-        path, borders, held = [], [], 0
-        self.session.activate(0.0)
-        self.watch.arrived("scene", 0.0)
-        self.session.instruct("swing", 0.0)
-        for tick in range(round(seconds / TICK)):
-            self.now = tick * TICK
-            self.watch.arrived("scene", math.floor(self.now / FRAME + 1e-9) * FRAME)
-            if self.running is not None and self.now >= self.running[2] - 1e-9:
-                ticket, observation, _ = self.running
-                self.running = None
-                chunk = self.policy.infer(observation, self.jacobian)
-                accepted = self.session.result(Inference(ticket, observation, chunk, None, 0.0), self.now)
-                if accepted is not None:
-                    self._follow(accepted.chunk)
-                    borders.append(self.now)
-            if tick % round(HEARTBEAT / TICK) == 0:
-                self.session.step(self.now)
-            if self.motion is not None:
-                self.position = self.motion.sample(self.now)
-            path.append(self.position)
-            held += bool(borders) and self.session.state != DRIVING
-        return np.array(path), borders, held
-
-    def _follow(self, chunk: Chunk) -> None:
-        trajectory = check_trajectory(
-            JOINT_NAMES, chunk.times.tolist(), chunk.positions.tolist(), [], stamp=chunk.origin, now=self.now
-        )
-        velocity = np.zeros(JOINTS)
-        self.motion = Motion(replace(trajectory, leased=True), self.now, self.position, velocity)
-
-    def _request(self, ticket: int) -> bool:
-        if self.running is not None:
-            return False
-        now, stamp = self.now, self.watch.stamps["scene"]
-        start = self.timeline.start_of_next(now)
-        moving = self.timeline.moving(now)
-        planned = self.chunking.planned(self.timeline, stamp, start) if moving else None
-        position = self.position
-        observation = Observation(
-            *("swing", 1, stamp, {"scene": stamp}, now, start, position, position, np.zeros(JOINTS)),
-            planned=planned,
-        )
-        self.running = (ticket, observation, now + self.took)
-        return True
+    drive = Drive(EXECUTION_HORIZON, LEAD, MARGIN, mode=mode, blend_time=BLEND)
+    clocked = ClockedPolicy(
+        lambda observation: policy.infer(observation, jacobian), look, lambda: MODEL_SECONDS + added, drive
+    )
+    path, held = [], 0
+    clocked.instruct("swing", 0.0)
+    for tick in range(round(seconds / TICK)):
+        path.append(clocked.tick(tick * TICK))
+        held += bool(clocked.accepted) and clocked.state != DRIVING
+    return np.array(path), clocked.accepted, held
 
 
 def bench_seams(
@@ -255,7 +197,7 @@ def bench_seams(
     rows = []
     for name in modes:
         for delay in added:
-            path, borders, held = Lockstep(policy, *MODES[name], delay).run(seconds)
+            path, borders, held = driven(policy, *MODES[name], delay, seconds)
             rows.append({"mode": name, "added_s": delay, **jumps(path, borders), "held": held / len(path)})
             say(_line(rows[-1]))
     torch.set_num_threads(threads)

@@ -88,9 +88,9 @@ class Studio:
         self.config = config or KitchenConfig.load()
         self.world = World(self.config)
         self.fps, self.size = fps, size
-        self._kinematics = Kinematics()
-        self._filter = SafetyFilter(arm_limits())
-        self._steps = round(CYCLE / self.config.timestep)
+        self.kinematics = Kinematics()
+        self.safety = SafetyFilter(arm_limits())
+        self.steps = round(CYCLE / self.config.timestep)
         self._renderers: dict[str, KitchenRenderer] = {}
         drawn = _drawn_size(self.config, size)
         if pictures:
@@ -112,7 +112,7 @@ class Studio:
         for kind in scene.plate:
             free = (name for name, its in self.config.instances.items() if its == kind)
             world.place(next(name for name in free if name not in world.present), "plate")
-        world.step(round(SETTLING / CYCLE) * self._steps)
+        world.step(round(SETTLING / CYCLE) * self.steps)
 
     def record(
         self, scene: Scene, variant: Variant, stopped: Callable[[], bool] = lambda: False
@@ -122,7 +122,7 @@ class Studio:
         if self.world.touched:
             return _nothing(f"the arm starts in contact with {self.world.touched[0]}")
         run = _Run(self, variant, stopped)
-        before = self._places()
+        before = self.places()
         if variant.prelude:
             run.obey(variant.prelude, variant.prelude_seconds, None)
         taken = Taken(pictures={name: [] for name in self._renderers})
@@ -149,7 +149,8 @@ class Studio:
                 found[name] = np.asarray(small, dtype=np.uint8)
         return found
 
-    def _places(self) -> dict[str, tuple[str, int]]:
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Place and slot of each slice, by the twin's truth."""
         return {item.state.name: (item.place, item.slot) for item in truth.observe(self.world)}
 
     def _judge(self, variant: Variant, before: dict[str, tuple[str, int]]) -> str:
@@ -178,9 +179,9 @@ class _Run:
     def __init__(self, studio: Studio, variant: Variant, stopped: Callable[[], bool]) -> None:
         self._studio, self._variant, self._stopped = studio, variant, stopped
         self._world = studio.world
-        self._expert = Expert(studio._kinematics)
+        self._expert = Expert(studio.kinematics)
         self._goal = self._world.joint_targets
-        studio._filter.reset(self._goal)
+        studio.safety.reset(self._goal)
         self._number = 0
         self._cycle = 0
         self._text = ""
@@ -221,11 +222,11 @@ class _Run:
             self._take(taken)
         moment = (self._cycle - self._planned_at + 1) * CYCLE
         wanted = np.array([np.interp(moment, self._times, column) for column in self._points.T])
-        self._goal = self._studio._filter.step(wanted, CYCLE)
+        self._goal = self._studio.safety.step(wanted, CYCLE)
         kick = self._variant.kick
         pushed = np.zeros(6) if kick is None or taken is None else _push(kick, since * CYCLE)
         self._world.set_joint_targets((self._goal + pushed).tolist())
-        self._world.step(self._studio._steps)
+        self._world.step(self._studio.steps)
         self._cycle += 1
 
     def _act(self) -> None:
