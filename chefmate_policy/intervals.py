@@ -27,3 +27,9 @@ def words(value: dict[str, Any]) -> str:
         f"{value['successes']} of {value['n']} ({100 * value['rate']:.0f} %, "
         f"Wilson 95 %: {100 * low:.1f} to {100 * high:.1f} %)"
     )
+
+
+def half_width(share: float, n: int) -> float:
+    """Of the Wilson interval at 95 % around a share that n trials gave."""
+    z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+    return z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
