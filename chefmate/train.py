@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 from chefmate import train_options
 from chefmate.interrupting import interruptible
@@ -100,7 +101,8 @@ class _Bar:
 def _in_processes(count: int) -> int:
     """The same command under torchrun, a process per GPU."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={count}", "-m", "chefmate", *sys.argv[1:]]
+    arguments = sys.argv[1:] if Path(sys.argv[0]).name == "train.py" else sys.argv[2:]  # `chefmate train`
+    command += [f"--nproc-per-node={count}", "-m", "chefmate.train", *arguments]
     sys.stdout.flush()
     os.execv(sys.executable, command)
 

@@ -70,17 +70,21 @@ class Frames:
             self._all = whole
         return self._all
 
-    def episodes(self, workers: int | None = None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def episodes(
+        self, workers: int | None = None, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Row of the first frame, and pictures [n, cameras, height, width, 3], of each film in order; decoded
-        a few ahead by threads and not kept. Raises DatasetError naming the episode."""
+        a few ahead by threads and not kept. share: (k, n) gives the k-th of n parts. Raises DatasetError
+        naming the episode."""
+        part, parts = share
         if self._all is not None:
-            for film in self._films:
+            for film in self._films[part::parts]:
                 yield film.start, self._all[film.start : film.start + film.episode.length]
             return
-        threads = workers or os.cpu_count() or 1
+        threads = workers or -(-(os.cpu_count() or 1) // parts)
         pool = ThreadPoolExecutor(threads, thread_name_prefix="episodes")
         pending: deque[tuple[int, Future[NDArray[np.uint8]]]] = deque()
-        films = iter(self._films)
+        films = iter(self._films[part::parts])
         try:
             while True:
                 for film in islice(films, threads + 1 - len(pending)):

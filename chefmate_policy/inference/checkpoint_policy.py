@@ -121,6 +121,10 @@ class CheckpointPolicy:
             if self._cuda and np.isfinite(actions).all():  # graphs of its own
                 self._act(task, frames, state, "", Going(actions[:2], 1, hard=False))
 
+    def reseed(self, seed: int) -> None:
+        """The noise of the chunks to come, where `seed` of the options does not fix it."""
+        self._noise.manual_seed(seed)
+
     def act(
         self,
         frames: Mapping[str, NDArray[np.uint8]],

@@ -96,7 +96,9 @@ class ExpertBackend:
 
 
 def scene_of(state: Any) -> tuple[list[SceneObject], Place, Place]:
-    """Objects, plate and tray of a chefmate_msgs/ExpertState (m, base_link)."""
+    """Objects, plate and tray of a chefmate_msgs/ExpertState (m, base_link), or as they are, without ROS."""
+    if isinstance(state, tuple):
+        return state
     objects = [
         SceneObject(
             name=item.name,

@@ -77,6 +77,11 @@ class LocalBackend:
         except torch.OutOfMemoryError as error:
             raise BackendError(f"out of GPU memory: {error}") from error
 
+    def reseed(self, seed: int) -> None:
+        """The noise of the chunks to come: runs of a trial can be repeated."""
+        if self._policy is not None:
+            self._policy.reseed(seed)
+
     def cancel(self) -> None:
         """Nothing to do: an inference cannot be cut short, and no plan is kept."""
 

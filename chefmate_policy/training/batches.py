@@ -38,7 +38,7 @@ JITTER = {"brightness": 0.3, "contrast": 0.4, "saturation": 0.5, "hue": 0.08}
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 # RGB to YIQ (NTSC, FCC 1953): a rotation of I and Q turns the hue and keeps greys
 YIQ = (GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-RESIDENT_SHARE = 0.4  # of the device's free memory that pictures may take
+RESIDENT_SHARE = 0.6  # of the device's free memory that pictures may take
 BITS = 16  # of a random word, for each number drawn
 
 
@@ -99,11 +99,20 @@ class Preparation:
     """Rows -> a batch for the model, on the device, without waiting for it."""
 
     def __init__(
-        self, config: GrootConfig, columns: Columns, *, null: int | None, drop: float, augment: bool
+        self,
+        config: GrootConfig,
+        columns: Columns,
+        *,
+        null: int | None,
+        drop: float,
+        augment: bool,
+        one_prompt: bool = False,
     ) -> None:
-        """null: row of the null prompt; drop: share of samples that get it in training."""
+        """null: row of the null prompt; drop: share of samples that get it in training. one_prompt: a fault
+        planted for studies, the first sample's words for the whole batch in training."""
         self.size, self.horizon = config.vision.image_size, config.action_head.action_horizon
         self.columns, self.null, self.drop, self.augment = columns, null, drop, augment
+        self.one_prompt = one_prompt
         device = columns.states.device
         self._steps = torch.arange(self.horizon, device=device)
         self._pixels = torch.arange(self.size, device=device)
@@ -118,6 +127,8 @@ class Preparation:
         steps, stops = rows[:, None] + self._steps, columns.stops[rows][:, None]
         mask = (steps < stops).float()[..., None] * self._counts
         prompt = columns.instructions[rows]
+        if training and self.one_prompt:
+            prompt = prompt[:1].expand_as(prompt)
         if training and self.drop and self.null is not None:
             prompt = torch.where(_uniform(given.words, 1, 2) < self.drop, self.null, prompt)
         return Prepared(
@@ -190,10 +201,14 @@ class Loader:
         resident: bool | None = None,
         workers: int = 4,
         ahead: int = 4,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        """side: of the square pictures, pixels. resident: None: as memory allows. DatasetError: damaged."""
+        """side: of the square pictures, pixels. resident: None: as memory allows. rank, world: of several
+        processes each decodes its share of what stays on their devices. DatasetError: damaged."""
         self.mixture, self.side, self.device = mixture, side, device
         self.workers, self.ahead = max(1, workers), ahead
+        self._share = (rank, world)
         count, cameras = mixture.images.shape[:2]
         self.bytes = count * cameras * side * side * 3
         fits = self.bytes < RESIDENT_SHARE * free_memory(device)
@@ -253,15 +268,19 @@ class Loader:
         return Rows(both[:, 0], both[:, 1:], pictures, resident)
 
     def _all(self, count: int, cameras: int) -> Tensor:
-        whole = torch.empty((count, cameras, self.side, self.side, 3), dtype=torch.uint8, device=self.device)
-        for start, images in self.mixture.images.episodes():
+        whole = torch.zeros((count, cameras, self.side, self.side, 3), dtype=torch.uint8, device=self.device)
+        for start, images in self.mixture.images.episodes(share=self._share):
             for first in range(0, len(images), PORTION):
                 part = self._shrunk(images[first : first + PORTION])
                 whole[start + first : start + first + len(part)] = part
+        if self._share[1] > 1:  # others have left zeros where they had nothing to decode
+            for part in torch.split(whole.flatten(), EXCHANGED):
+                torch.distributed.all_reduce(part)
         return whole
 
 
 PORTION = 128  # frames made square at a time
+EXCHANGED = 2**30  # bytes that processes exchange at a time
 
 
 def free_memory(device: torch.device) -> int:

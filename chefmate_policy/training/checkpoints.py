@@ -218,12 +218,13 @@ def restore(folder: Path, trainable: Trainable, optimizer: Optimizer) -> None:
 
 
 def differences(before: Mapping[str, Any], options: TrainOptions) -> list[str]:
-    """Options that a resumed run must not change and did, as `name: before -> now`."""
-    now = options.to_dict()
+    """Options that a resumed run must not change and did, as `name: before -> now`. An option that the
+    run's version did not have was at what is the default now."""
+    now, then = options.to_dict(), TrainOptions().to_dict() | dict(before)
     return [
-        f"{name}: {before.get(name)!r} -> {value!r}"
+        f"{name}: {then[name]!r} -> {value!r}"
         for name, value in now.items()
-        if name not in FREE and before.get(name) != value
+        if name not in FREE and then[name] != value
     ]
 
 

@@ -81,6 +81,11 @@ class TrainOptions:
     allow_shortcut: bool = _option(False, "train on data from which the words can be guessed without reading")
     holdout: float = _option(0.05, "share of the episodes kept for the held-out loss", least=0.0, most=0.5)
     augment: bool = _option(True, "random crop and colours in training, as the reference does")
+    plant: str = _option(
+        "none",
+        "a fault planted on purpose, for studies; batch-words: a whole batch gets its first sample's words",
+        among=("none", "batch-words"),
+    )
     dataloader_num_workers: int = _option(4, "threads that decode", least=0)
     dataloader_prefetch_factor: int = _option(4, "batches decoded ahead", least=1)
 

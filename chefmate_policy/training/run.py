@@ -10,13 +10,13 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from chefmate_policy.data.lerobot_layout import DatasetError
 from chefmate_policy.data.mixture import Mixture
@@ -65,6 +65,7 @@ __all__ = ["LAYERS", "Result", "train"]
 Say = Callable[[str], None]
 Watch = Callable[[int, int, dict[str, float]], None]  # step, steps, newest figures
 # classes of which a model has several, for compilation
+ASK_EVERY = 10  # steps between questions among processes
 LAYERS = ("SiglipEncoderLayer", "Qwen3DecoderLayer", "_FeatureBlock", "DiTBlock")
 
 
@@ -131,11 +132,19 @@ class _Processes:
         if self.accelerator is not None and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
-    def wrap(self, loss: nn.Module) -> nn.Module:
+    def alike(self, parameters: Iterable[Tensor]) -> None:
+        """All processes begin with the first one's weights."""
+        if self.accelerator is not None:
+            for parameter in parameters:
+                torch.distributed.broadcast(parameter.data, 0)
+
+    def first_ones(self, here: float) -> float:
+        """The number that the first process has; all must ask."""
         if self.accelerator is None:
-            return loss
-        wrapped: nn.Module = self.accelerator.prepare_model(loss)
-        return wrapped
+            return here
+        value = torch.tensor([here], device=self.device, dtype=torch.float64)
+        torch.distributed.broadcast(value, 0)
+        return float(value.item())
 
     def any(self, here: bool) -> bool:
         """Whether it is so in any process; all must ask."""
@@ -184,6 +193,8 @@ class _Run:
             self.device,
             workers=options.dataloader_num_workers,
             ahead=options.dataloader_prefetch_factor,
+            rank=together.rank,
+            world=together.world,
         )
         self._set_up()
 
@@ -259,9 +270,10 @@ class _Run:
             null=null_row,
             drop=options.prompt_dropout,
             augment=options.augment,
+            one_prompt=options.plant == "batch-words",
         )
         self.loss = FlowLoss(model, prompts)
-        on_graph = self.device.type == "cuda" and self.together.world == 1 and options.optimizer == "adamw"
+        on_graph = self.device.type == "cuda" and options.optimizer == "adamw"
         self.optimizer = make_optimizer(self.trainable.parameters, options, on_graph=on_graph)
         verify_optimizer(self.trainable, self.optimizer)
         self.start, self.spent = 0, 0.0
@@ -270,17 +282,17 @@ class _Run:
             restore(folder, self.trainable, self.optimizer)
             self.start, self.spent = progress.step, progress.seconds
             self.say(f"resumed from {folder}: step {self.start} of {options.max_steps}")
-        accelerator = self.together.accelerator
+        self.together.alike(self.trainable.parameters.values())
         self.stepper = Stepper(
-            self.together.wrap(self.loss),
+            self.loss,
             self.prepare,
             self.trainable.parameters,
             self.optimizer,
             options,
             autocast=self.autocast,
             rank=self.together.rank,
+            world=self.together.world,
             on_graph=on_graph,
-            backward=accelerator.backward if accelerator is not None else None,
         )
         self.evaluator: Evaluator | None = None
         if self.held_out is not None and self.first:
@@ -290,7 +302,7 @@ class _Run:
     def go(self, stop: Callable[[], bool], watch: Watch | None) -> Result:
         options = self.options
         self.newest: dict[str, float] = {}
-        self.rate = 0.0
+        self.rate = self.newest_spent = 0.0
         self.evaluation: Evaluation | None = None
         self.trainable.train()
         started = began = time.monotonic()
@@ -307,11 +319,14 @@ class _Run:
                     self._log(step, started, metrics, watch)
                 elif watch is not None and self.device.type == "cpu":
                     watch(step, options.max_steps, self.newest)
-                spent = self._spent(began)
-                if self.together.any(stop()):
-                    reason = "interrupted"
-                elif options.hours is not None and self.together.any(spent + writing > options.hours * 3600):
-                    reason = "hours"
+                if self._asks(step):
+                    spent = self._spent(began)
+                    if self.together.any(stop()):
+                        reason = "interrupted"
+                    elif options.hours is not None and self.together.any(
+                        spent + writing > options.hours * 3600
+                    ):
+                        reason = "hours"
                 ends = step == options.max_steps or reason != "done"
                 if (options.eval_steps and step % options.eval_steps == 0) or (
                     not options.eval_steps and (ends or step % options.save_steps == 0)
@@ -339,10 +354,17 @@ class _Run:
         """s of the time that `hours` limits: of this session, or of the run where the rate follows it."""
         return time.monotonic() - began + (self.spent if self.options.schedule == "hours" else 0.0)
 
+    def _asks(self, step: int) -> bool:
+        """Whether the processes ask each other after this step; each time they wait for the devices."""
+        return self.together.world == 1 or step % ASK_EVERY == 0 or step == self.options.max_steps
+
     def _rate(self, step: int, began: float) -> float:
+        """The same in all processes, whose weights would drift apart."""
         options = self.options
         if options.schedule == "hours" and options.hours is not None:
-            return rate_at(self._spent(began) / (options.hours * 3600), options)
+            if self.together.world == 1 or step == self.start or self._asks(step):
+                self.newest_spent = self.together.first_ones(self._spent(began))
+            return rate_at(self.newest_spent / (options.hours * 3600), options)
         return learning_rate(step, options)
 
     def _per_step(self) -> int:

@@ -12,14 +12,12 @@ an uninterrupted one does.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -60,14 +58,13 @@ class Stepper:
         *,
         autocast: torch.dtype | None,
         rank: int = 0,
+        world: int = 1,
         on_graph: bool = False,
-        backward: Callable[[Tensor], None] | None = None,
     ) -> None:
-        """loss: FlowLoss, or what accelerate made of it. backward: accelerate's, else the loss's own."""
+        """rank, world: this process and how many there are; their gradients are averaged once per step."""
         self.loss, self.prepare, self.optimizer, self.options = loss, prepare, optimizer, options
         self.parameters = list(parameters.values())
-        self.autocast, self.rank, self.on_graph = autocast, rank, on_graph
-        self._backward = backward or _backward
+        self.autocast, self.rank, self.world, self.on_graph = autocast, rank, world, on_graph
         device = self.parameters[0].device
         self.device = device
         self.losses = torch.zeros((), device=device)  # sum since `taken`
@@ -79,8 +76,13 @@ class Stepper:
         self._stream: torch.cuda.Stream | None = None
         if on_graph:  # one for all: torch keeps memory apart by stream
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # one piece of memory, of which each gradient is a view: processes add it up in one call
+        self._gradients = torch.zeros(sum(each.numel() for each in self.parameters), device=device)
+        at = 0
         for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
+            view = self._gradients[at : at + parameter.numel()].view_as(parameter)
+            parameter.grad = view.to(parameter.dtype) if parameter.dtype != torch.float32 else view
+            at += parameter.numel()
 
     def __call__(self, step: int, batches: Iterator[Rows], rate: float | None = None) -> None:
         """One optimizer step with `gradient_accumulation_steps` batches. rate: None: as the step has it."""
@@ -95,9 +97,10 @@ class Stepper:
                     self._static.pictures.copy_(given.pictures)
                 self._graphs[0].replay()
             else:
-                last = part + 1 == self.options.gradient_accumulation_steps
-                with self._side(), self._unsynchronised(last):
+                with self._side():
                     self._pass(given)
+        if self.world > 1:
+            torch.distributed.all_reduce(self._gradients)
         if self._graphs is not None:
             self._graphs[1].replay()
         else:
@@ -121,16 +124,17 @@ class Stepper:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             loss, _ = self.loss(batch)
         loss = loss / self.options.gradient_accumulation_steps
-        self._backward(loss)
+        loss.backward()
         self.losses += loss.detach()
 
     def _update(self) -> None:
+        if self.world > 1:
+            self._gradients.div_(self.world)
         limit = self.options.max_grad_norm
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit if limit else float("inf"))
         self.norms += norm
         self.optimizer.step()
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        torch._foreach_zero_(gradients)  # in place: a recording knows their addresses
+        self._gradients.zero_()  # in place: a recording knows the address
 
     def _record(self, given: Rows) -> None:
         """Records a pass and an update; neither is executed by that."""
@@ -140,9 +144,10 @@ class Stepper:
         static = replace(given, rows=given.rows.clone(), words=given.words.clone(), pictures=pictures)
         pool = torch.cuda.graph_pool_handle()
         one, update = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(one, pool=pool):
+        # thread_local: the thread that watches over the other processes may ask the device meanwhile
+        with torch.cuda.graph(one, pool=pool, capture_error_mode="thread_local"):
             self._pass(static)
-        with torch.cuda.graph(update, pool=pool):
+        with torch.cuda.graph(update, pool=pool, capture_error_mode="thread_local"):
             self._update()
         self._static, self._graphs = static, (one, update)
 
@@ -157,15 +162,3 @@ class Stepper:
         with torch.cuda.stream(side):
             yield
         torch.cuda.current_stream().wait_stream(side)
-
-    def _unsynchronised(self, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Processes add up their gradients once per step, not once per pass."""
-        skip: Any = getattr(self.loss, "no_sync", None)
-        if skip is not None and not last:
-            skipped: contextlib.AbstractContextManager[None] = skip()
-            return skipped
-        return contextlib.nullcontext()
-
-
-def _backward(loss: Tensor) -> None:
-    loss.backward()  # type: ignore[no-untyped-call]
