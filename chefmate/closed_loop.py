@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,38 +19,25 @@ from numpy.typing import NDArray
 
 from chefmate.clocked import TICK, ClockedPolicy, Drive, Look, node_parameters
 from chefmate.demonstrations import CAMERAS, Studio, seen_by_expert
+from chefmate.judging import Judge, Limits
 from chefmate_driver.arm.model import JOINT_NAMES
-from chefmate_driver.kitchen import truth
 from chefmate_driver.kitchen.config import KitchenConfig
 from chefmate_policy.expert.observation import Place
 from chefmate_policy.inference.backend import Backend, BackendSettings, CameraFrame, Chunk, Observation
 from chefmate_policy.inference.backend import create_backend as create
 from chefmate_policy.inference.chunking import mode_of
 from chefmate_policy.inference.session import DONE, FAULT
-from chefmate_policy.obedience.trial import NULL, Ask, Moved, Outcome, Trial
+from chefmate_policy.obedience.trial import NODE, NULL, Ask, Outcome, Trial
 
 __all__ = ["ClosedLoop", "Driver", "Limits"]
 
 CAMERA_DELAY = 0.05  # s from a camera's stamp to the node (chefmate bench graph), where it is not measured
 LOOK_EVERY = 5  # ticks between looks at what is held and reached
-REACHED = 0.04  # m from the gripper's frame to a slice's middle
-STILL_TOUCHING = 0.3  # s after a change of the instruction in which a touch belongs to what was before
 EMPTY = "(the empty instruction)"  # what the session is told in its place: to the node, "" is stop
 UNSAID = "(the null prompt)"
 MEASURED = 5  # inferences that tell the latency
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long trials last, s. settle: after the named slice lies on the plate; idle: where nothing is to be
-    done; done: after a policy said that it has nothing left to do."""
-
-    pick: float = 25.0
-    idle: float = 10.0
-    settle: float = 1.0
-    done: float = 0.5
 
 
 class Driver:
@@ -79,7 +66,8 @@ class Driver:
         self.backend: Backend = create(backend, settings)
         self.backend.load()
         self.latencies: list[float] = []
-        self.latency = self._measured() if latency is None else latency
+        measured = [self.timed() for _ in range(MEASURED)] if latency is None else [latency]
+        self.latency = statistics.median(measured)
         mode = mode_of(values["chunking"], self.backend)
         names = ("execution_horizon", "lead", "refill_margin", "rate", "blend_time")
         chosen = Drive(mode=mode, **{name: values[name] for name in names})
@@ -128,6 +116,13 @@ class Driver:
         """The node's stop."""
         self._policy.instruct("", self.now)
 
+    def lead(self, text: str, seconds: float, seed: int) -> None:
+        """Drives for a while, for `Studio.lead`."""
+        self.begin(seed)
+        self.say(text)
+        while self.now < seconds:
+            self.tick()
+
     def tick(self) -> Array:
         """One cycle of the arm: decide, filter, move. (6,) rad, the goal that is in force then."""
         wanted = self._policy.tick(self.now)
@@ -150,38 +145,23 @@ class Driver:
         world = self.studio.world
         images: dict[str, CameraFrame] = {}
         if self.backend.needs_images:
-            pictures = self.studio.pictures()
+            pictures = self.studio.views()
             images = {name: CameraFrame(now, _given(pixels)) for name, pixels in pictures.items()}
         state = None
         if self.backend.needs_expert_state:
             state = (seen_by_expert(world), Place(*world.plate_pose()), Place(*world.tray_pose()))
         return Look(now, world.joint_positions, world.joint_velocities, images, state)
 
-    def _measured(self) -> float:
-        """Median of a few inferences on what the studio shows, and the cameras' delay."""
-        taken = []
-        for _ in range(MEASURED):
-            look = self._look(0.0)
-            for frame in look.images.values():
-                assert frame.pixels is not None
-            given = (look.positions, look.positions, look.velocities, look.images, look.expert_state)
-            observation = Observation("wait", 1, 0.0, {}, 0.0, 0.0, *given)
-            started = time.perf_counter()
-            self.backend.infer(observation)
-            taken.append(time.perf_counter() - started)
-        return statistics.median(taken) + (CAMERA_DELAY if self.backend.needs_images else 0.0)
-
-
-@dataclass
-class _Seen:
-    """What the twin's truth shows while a trial runs."""
-
-    contacts: dict[str, float] = field(default_factory=dict)  # slice -> s
-    before_change: set[str] = field(default_factory=set)
-    changed_at: float = 0.0
-    grasped: dict[str, None] = field(default_factory=dict)
-    reached: str = ""
-    lies_since: float = -1.0
+    def timed(self) -> float:
+        """s from a camera's stamp to the chunk: of one inference on what the studio shows, measured here."""
+        look = self._look(0.0)
+        for frame in look.images.values():
+            assert frame.pixels is not None
+        given = (look.positions, look.positions, look.velocities, look.images, look.expert_state)
+        observation = Observation("wait", 1, 0.0, {}, 0.0, 0.0, *given)
+        started = time.perf_counter()
+        self.backend.infer(observation)
+        return time.perf_counter() - started + (CAMERA_DELAY if self.backend.needs_images else 0.0)
 
 
 class ClosedLoop:
@@ -193,18 +173,16 @@ class ClosedLoop:
         checkpoint: str = "",
         *,
         kitchen: KitchenConfig | None = None,
-        size: tuple[int, int] = (640, 480),
         limits: Limits | None = None,
         watch: Callable[[Driver, Trial], None] | None = None,
         **driver: Any,
     ) -> None:
-        """size: of the pictures, pixels. watch: called every LOOK_EVERY ticks. driver: as for `Driver`.
+        """watch: called every LOOK_EVERY ticks. driver: as for `Driver`.
 
         Raises BackendError, KitchenError.
         """
         self.limits, self._watch = limits or Limits(), watch
-        needs = backend != "expert"
-        self.studio = Studio(kitchen, size=size, pictures=needs)
+        self.studio = Studio(kitchen, pictures=False)
         try:
             self.driver = Driver(self.studio, backend, checkpoint, **driver)
         except BaseException:
@@ -222,96 +200,36 @@ class ClosedLoop:
         studio.arrange(trial.scene)
         if studio.world.touched:
             return Outcome(trial.number, fault=f"the arm starts in contact with {studio.world.touched[0]}")
-        before = studio.places()
+        judge = Judge(studio.world, studio.kinematics, trial, self.limits)
         driver.begin(trial.noise_seed)
-        seen, asks = _Seen(), list(trial.asks)
-        done_at = -1.0
-        ends = asks[-1][0] + (self.limits.pick if trial.last.target else self.limits.idle)
-        tick = 0
-        while driver.now < ends:
+        asks, done_at, tick = list(trial.asks), -1.0, 0
+        while driver.now < judge.ends:
             while asks and driver.now >= asks[0][0] - TICK / 10:
-                self._say(asks.pop(0)[1], seen)
+                judge.said(driver.now)
+                self._say(asks.pop(0)[1])
             driver.tick()
-            self._note(seen, tick)
+            judge.note_touches(driver.now)
             if driver.state == FAULT:
                 return Outcome(trial.number, fault=driver.reason)
             if tick % LOOK_EVERY == 0:
                 if self._watch is not None:
                     self._watch(driver, trial)
-                if not asks and self._over(seen, before, trial):
+                if judge.look(driver.now) and not asks:
                     break
             done_at = (done_at if done_at >= 0.0 else driver.now) if driver.state == DONE else -1.0
             if not asks and done_at >= 0.0 and driver.now - done_at > self.limits.done and trial.last.target:
                 break
             tick += 1
-        return self._outcome(trial, seen, before)
+        latency = statistics.median(driver.latencies) if driver.latencies else 0.0
+        return judge.outcome(driver.now, driver.chunks, latency, driver.state)
 
-    def _say(self, ask: Ask, seen: _Seen) -> None:
-        seen.before_change = set(seen.contacts)
-        seen.changed_at = self.driver.now
-        if ask.row == STOP:
+    def _say(self, ask: Ask) -> None:
+        if ask.to == NULL:
+            self.driver.say(NULL)
+        elif ask.to == NODE and not ask.text.strip():
             self.driver.stop()
         else:
             self.driver.say(ask.text)
-
-    def _note(self, seen: _Seen, tick: int) -> None:
-        world, now = self.studio.world, self.driver.now
-        for name in world.touched:
-            if name not in seen.contacts:
-                seen.contacts[name] = now
-                if now - seen.changed_at < STILL_TOUCHING:
-                    seen.before_change.add(name)
-        if tick % LOOK_EVERY:
-            return
-        for name, jaws in world.jaw_contacts().items():
-            if len(jaws) == 2 and world.slot_of(name) is None:
-                seen.grasped[world.config.instances[name]] = None
-        if not seen.reached:
-            position, _ = self.studio.kinematics.forward(world.joint_positions)
-            gaps = [(float(np.linalg.norm(item.position - position)), item) for item in world.objects()]
-            nearest = min(gaps, key=lambda gap: gap[0], default=None)
-            if nearest is not None and nearest[0] < REACHED:
-                seen.reached = nearest[1].ingredient
-
-    def _over(self, seen: _Seen, before: Mapping[str, tuple[str, int]], trial: Trial) -> bool:
-        """Whether a slice has come to lie on the plate, and stayed."""
-        if not seen.grasped or not trial.last.target:
-            return False
-        lies = any(
-            item.place == truth.PLATE and item.released and (item.place, item.slot) != before[item.state.name]
-            for item in truth.observe(self.studio.world)
-        )
-        seen.lies_since = (self.driver.now if seen.lies_since < 0 else seen.lies_since) if lies else -1.0
-        return lies and self.driver.now - seen.lies_since > self.limits.settle
-
-    def _outcome(self, trial: Trial, seen: _Seen, before: Mapping[str, tuple[str, int]]) -> Outcome:
-        world, driver = self.studio.world, self.driver
-        kinds = world.config.instances
-        moved = []
-        for item in truth.observe(world):
-            if (item.place, item.slot) == before[item.state.name]:
-                continue
-            flat = item.place == truth.PLATE and item.flat and item.released and item.inside
-            moved.append(Moved(item.state.ingredient, item.place, flat))
-        return Outcome(
-            trial.number,
-            contacts=tuple((kinds[name], round(when, 2)) for name, when in seen.contacts.items()),
-            after_change=tuple(
-                (kinds[name], round(when, 2))
-                for name, when in seen.contacts.items()
-                if name not in seen.before_change
-            ),
-            grasped=tuple(seen.grasped),
-            moved=tuple(moved),
-            reached=seen.reached,
-            seconds=round(driver.now, 2),
-            chunks=driver.chunks,
-            latency=statistics.median(driver.latencies) if driver.latencies else 0.0,
-            state=driver.state,
-        )
-
-
-STOP = "stop"  # row of the battery whose text is the node's own
 
 
 def _given(pixels: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:

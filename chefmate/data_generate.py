@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 UNIT = "degrees"  # of the body joints; the gripper is 0..100
 RECIPE = "recipe"  # phrasing of the recipes, and of one-ingredient sets
 INTERRUPTED = 130
+DRIVEN_HORIZON, DRIVEN_LATENCY = 0.8, 0.15  # s, of a policy that drives before the expert
 PR_SET_PDEATHSIG = 1  # prctl(2)
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -77,6 +78,7 @@ class Options:
     held_out: tuple[str, ...] | None = None  # None: as config/phrasings.yaml has it
     phrasings: Path | None = None
     kitchen: Path | None = None
+    policy: Path | None = None  # a checkpoint that drives before the expert, in the share `driven` of scene
 
     def __post_init__(self) -> None:
         if self.fps not in RATES:
@@ -126,6 +128,7 @@ class Job:
             "scene": self.scene.to_dict(),
             "phrasings": sorted(self.phrasings.pick),
             "held_out": list(self.phrasings.held_out.entries),
+            "policy": None if options.policy is None else _fingerprint(options.policy),
             "tables_sha256": hashlib.sha256(told.encode()).hexdigest(),
             "mujoco": version("mujoco"),
             "units": {"joints": UNIT, "gripper": "0..100"},
@@ -188,6 +191,15 @@ def generate(options: Options, report: Callable[[int, int, int], None] = lambda 
     return Made(options.out, total, writer.frames, reasons, fingerprint, time.monotonic() - started)
 
 
+def _fingerprint(checkpoint: Path) -> str | None:
+    """SHA-256 of a checkpoint's weights. Raises ArgumentError: there are none."""
+    from chefmate_policy.training.checkpoints import Origin
+
+    if not any(checkpoint.glob("*.safetensors")):
+        raise ArgumentError(f"--policy {checkpoint}: no *.safetensors in it")
+    return Origin.of(str(checkpoint), checkpoint).sha256
+
+
 def make_layout(job: Job, studio: Studio, index: int, stopped: Callable[[], bool]) -> tuple[int, int]:
     """All takes of a layout that are not there yet; how many of the layout's are kept, and dropped."""
     from chefmate.demonstrations import StoppedError
@@ -237,6 +249,7 @@ def _store(job: Job, takes: Takes, key: Key, scene: Scene, variant: Variant, mad
         "phases": made.phases,
         "prelude_seconds": variant.prelude_seconds,
         "kick": None if kick is None else vars(kick),
+        "driven": variant.driven,
     }
     takes.keep(
         key,
@@ -298,7 +311,14 @@ def _studio(job: Job) -> Studio:
     from chefmate.demonstrations import Studio
 
     options = job.options
-    return Studio(job.kitchen, fps=options.fps, size=options.size, pictures=options.images)
+    studio = Studio(job.kitchen, fps=options.fps, size=options.size, pictures=options.images)
+    if options.policy is not None:
+        from chefmate.closed_loop import Driver
+
+        drive = {"execution_horizon": DRIVEN_HORIZON}
+        driver = Driver(studio, "local", str(options.policy), latency=DRIVEN_LATENCY, drive=drive)
+        studio.lead = driver.lead
+    return studio
 
 
 def _cameras() -> tuple[str, ...]:
@@ -324,6 +344,7 @@ def read(options: argparse.Namespace) -> Options:
         "start_spread": options.start_spread,
         "kicked": options.kicked,
         "kick": options.kick,
+        "driven": 0.0 if options.policy is None else options.driven,
     }
     if options.ingredients:
         scene["ingredients"] = tuple(options.ingredients)
@@ -342,6 +363,7 @@ def read(options: argparse.Namespace) -> Options:
         held_out=None if options.held_out is None else tuple(options.held_out),
         phrasings=options.phrasing_table,
         kitchen=options.kitchen,
+        policy=options.policy,
         **given,
     )
 

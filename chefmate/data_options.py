@@ -52,6 +52,15 @@ def generate_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--kick", type=float, default=0.12, help="rad, largest disturbance (default 0.12)")
     command.add_argument(
+        "--policy",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="a policy that drives, unrecorded, before the expert shows what to do where it got (DAgger)",
+    )
+    command.add_argument(
+        "--driven", type=float, default=0.7, help="share of episodes with that (default 0.7; up to 10 s)"
+    )
+    command.add_argument(
         "--held-out", nargs="*", metavar="ENTRY", help="instead of the list in config/phrasings.yaml"
     )
     command.add_argument("--kitchen", type=Path, help="scene file (default config/kitchen_scene.yaml)")

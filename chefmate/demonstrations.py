@@ -24,6 +24,7 @@ from chefmate_driver.kitchen import truth
 from chefmate_driver.kitchen.config import KitchenConfig
 from chefmate_driver.kitchen.render import KitchenRenderer
 from chefmate_driver.kitchen.world import World
+from chefmate_policy.data.phrasings import Sentence
 from chefmate_policy.data.variants import Kick, Scene, Variant
 from chefmate_policy.expert.kinematics import Kinematics
 from chefmate_policy.expert.observation import Place, Plan, SceneObject
@@ -96,12 +97,16 @@ class Studio:
         if pictures:
             self._renderers = {name: KitchenRenderer(self.world.model, name, *drawn) for name in CAMERAS}
         self._canvas = np.zeros((drawn[1], drawn[0], 3), dtype=np.uint8)
+        self._eyes: dict[str, KitchenRenderer] = {}
+        self.lead: Callable[[str, float, int], None] | None = None
+        """Drives before a recording: instruction, s, seed. For variants that are to be driven."""
 
     def close(self) -> None:
         """Frees the graphics contexts."""
-        for renderer in self._renderers.values():
+        for renderer in (*self._renderers.values(), *self._eyes.values()):
             renderer.close()
         self._renderers.clear()
+        self._eyes.clear()
 
     def arrange(self, scene: Scene) -> None:
         """Puts everything where the scene has it; nothing is left of what was before."""
@@ -121,8 +126,12 @@ class Studio:
         self.arrange(scene)
         if self.world.touched:
             return _nothing(f"the arm starts in contact with {self.world.touched[0]}")
-        run = _Run(self, variant, stopped)
         before = self.places()
+        if variant.driven:
+            if self.lead is None:
+                raise ValueError("the variant is to be driven, and no policy is there to drive")
+            self.lead(variant.sentence.text, variant.driven, scene.layout + variant.number)
+        run = _Run(self, variant, stopped)
         if variant.prelude:
             run.obey(variant.prelude, variant.prelude_seconds, None)
         taken = Taken(pictures={name: [] for name in self._renderers})
@@ -137,6 +146,16 @@ class Studio:
             tuple(taken.phases),
         )
 
+    def opening(self, scene: Scene, text: str, seconds: float) -> Demonstration:
+        """How the expert begins under an instruction: the first seconds, not judged."""
+        self.arrange(scene)
+        variant = Variant(0, "pick", "", Sentence(text))
+        taken = Taken(pictures={name: [] for name in self._renderers})
+        _Run(self, variant, lambda: False).obey(text, seconds, taken)
+        return Demonstration(
+            np.array(taken.states), np.array(taken.actions), taken.pictures, "", (), tuple(taken.phases)
+        )
+
     def pictures(self) -> dict[str, NDArray[np.uint8]]:
         """[height, width, 3] RGB of each camera, now."""
         found = {}
@@ -149,6 +168,16 @@ class Studio:
                 found[name] = np.asarray(small, dtype=np.uint8)
         return found
 
+    def views(self) -> dict[str, NDArray[np.uint8]]:
+        """[height, width, 3] RGB of each camera as a policy gets them, now."""
+        width, height = self.config.width, self.config.height
+        if not self._eyes:
+            self._eyes = {name: KitchenRenderer(self.world.model, name, width, height) for name in CAMERAS}
+        found = {name: np.zeros((height, width, 3), dtype=np.uint8) for name in CAMERAS}
+        for name, renderer in self._eyes.items():
+            renderer.render(self.world.data.qpos, found[name])
+        return found
+
     def places(self) -> dict[str, tuple[str, int]]:
         """Place and slot of each slice, by the twin's truth."""
         return {item.state.name: (item.place, item.slot) for item in truth.observe(self.world)}
@@ -159,7 +188,7 @@ class Studio:
         now = {item.state.name: item for item in truth.observe(world)}
         moved = [name for name, item in now.items() if (item.place, item.slot) != before[name]]
         if not variant.ingredient:
-            if world.touched and not variant.prelude:
+            if world.touched and not variant.prelude and not variant.driven:
                 return "touched something"
             return "moved something" if moved else ""
         named = [name for name in moved if now[name].state.ingredient == variant.ingredient]

@@ -55,7 +55,7 @@ class Judge:
     def said(self, now: float) -> None:
         """An instruction is in force from now on."""
         self._before_change = set(self._contacts)
-        self._changed_at = now
+        self._changed_at, self._lies_since = now, -1.0
 
     def note_touches(self, now: float) -> None:
         """Takes over what the world has noted."""

@@ -53,7 +53,8 @@ class SceneOptions:
     instructions per named ingredient. idle: episodes per layout in which nothing is to be done. switches:
     times per layout that the instruction changes in mid-reach. stacked: share of layouts that may have
     slices on the plate. start_spread: rad, half-width of the start pose's joints. kicked: share of episodes
-    with a disturbance of up to `kick` rad.
+    with a disturbance of up to `kick` rad. driven: share of episodes before which a policy drives for a
+    while (up to `driven_seconds`), so that the expert shows what to do where that policy gets.
     """
 
     ingredients: tuple[str, ...]
@@ -65,9 +66,11 @@ class SceneOptions:
     start_spread: float = 0.04
     kicked: float = 0.0
     kick: float = 0.12
+    driven: float = 0.0
+    driven_seconds: float = 10.0
 
     def __post_init__(self) -> None:
-        shares = {name: getattr(self, name) for name in ("stacked", "kicked")}
+        shares = {name: getattr(self, name) for name in ("stacked", "kicked", "driven")}
         wrong = {name: value for name, value in shares.items() if not 0.0 <= value <= 1.0}
         counts = {name: getattr(self, name) for name in ("idle", "switches")}
         wrong |= {name: value for name, value in counts.items() if value < 0}
@@ -116,6 +119,7 @@ class Variant:
 
     kind: pick, absent, negated, unknown or empty; all but pick are idle. ingredient: what is to lie on the
     plate at the end; "" nothing. prelude: what is obeyed, unrecorded, for `prelude_seconds` before.
+    driven: s for which a policy drives before, unrecorded.
     """
 
     number: int
@@ -125,6 +129,7 @@ class Variant:
     prelude: str = ""
     prelude_seconds: float = 0.0
     kick: Kick | None = None
+    driven: float = 0.0
 
     @property
     def meaning(self) -> str:
@@ -190,10 +195,12 @@ def draw_variants(scene: Scene, options: SceneOptions, phrasings: Phrasings) -> 
             for kind in scene.standing:
                 found.append(("pick", kind, _one(rng, phrasings.picks(kind)), prelude, seconds))
             found.append(("negated", "", _one(rng, phrasings.negations(first)), prelude, seconds))
-    variants = []
+    variants, leads = [], np.random.default_rng([scene.layout, 9])
     for number, (kind, ingredient, sentence, prelude, seconds) in enumerate(found):
         kick = _kick(rng, options) if ingredient else None
-        variants.append(Variant(number, kind, ingredient, sentence, prelude, seconds, kick))
+        share, length = leads.random(2)
+        driven = options.driven_seconds * float(length) if share < options.driven and not prelude else 0.0
+        variants.append(Variant(number, kind, ingredient, sentence, prelude, seconds, kick, driven))
     return tuple(variants)
 
 
