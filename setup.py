@@ -55,6 +55,11 @@ setup(
         shared("config/calibration", "*.json"),
         shared("config/tokenizer", "*.json"),
         shared("config/train", "*.yaml"),
+        *(
+            shared(f"policies/{name}{below}", "*.*")
+            for name in sorted(path.name for path in Path("policies").glob("*") if path.is_dir())
+            for below in ("", "/experiment_cfg", "/training")
+        ),
         *([] if AS_WHEEL else [("bin", ["bin/chefmate"])]),
     ],
     zip_safe=False,

@@ -54,7 +54,12 @@ def parser() -> argparse.ArgumentParser:
 
     sandwich = commands.add_parser("sandwich", help="whole job on the twin: graph, goal, result folder")
     sandwich.add_argument("recipe", nargs="?", default="cheese_sandwich")
-    sandwich.add_argument("--seed", type=int, default=0, help="seed of the twin's layout (default 0)")
+    sandwich.add_argument(
+        "--seed",
+        type=int,
+        default=graph.DEFAULT_SEED,
+        help=f"seed of the twin's layout (default {graph.DEFAULT_SEED})",
+    )
     sandwich.add_argument("--policy", default=graph.DEFAULTS["policy"], help="as in `up`")
     sandwich.add_argument("--out", type=Path, help="result folder (default out/<time>)")
     sandwich.add_argument("--no-record", action="store_true", help="leave the rosbag out")

@@ -16,8 +16,14 @@ from typing import Any
 
 from chefmate.description import robot_description
 from chefmate.errors import ArgumentError
+from chefmate_ros.share import share_places
 
 TWIN = "twin"
+EXPERT, KITCHEN = "expert", "kitchen"
+DEFAULT_POLICY = EXPERT
+"""Who drives unless `policy` says otherwise: `make sandwich`, `chefmate up`, bringup.launch.py."""
+DEFAULT_SEED = 0
+"""Of `make sandwich`: the first of 0..19 with which DEFAULT_POLICY makes it on two cores."""
 SOURCES = ("v4l2", "file", "folder", "kitchen")
 MAX_SEED = 2**31 - 1
 CAMERAS = ("scene_camera", "wrist_camera")
@@ -36,6 +42,7 @@ class Argument:
     choices: tuple[str, ...] = ()
 
 
+SHIPPED_NAME = r"[a-z][a-z0-9_-]*"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # of the Hugging Face hub
 BOOLEAN = ("true", "false")
 ARGUMENTS = (
@@ -44,9 +51,9 @@ ARGUMENTS = (
     ),
     Argument(
         "policy",
-        "expert",
-        "'expert' (scripted, twin only), a checkpoint's folder or hub id, a policy server as "
-        "tcp://host:port, or a backend as module:Class",
+        DEFAULT_POLICY,
+        "'kitchen' (learned, comes along, twin only), 'expert' (scripted, twin only), a checkpoint's folder "
+        "or hub id, a policy server as tcp://host:port, or a backend as module:Class",
     ),
     Argument(
         "recipe",
@@ -114,13 +121,25 @@ class Node:
     patience: float = 8.0  # s between the signal to end and SIGKILL; the arm confirms its hold in this time
 
 
+def shipped_policy(name: str) -> Path | None:
+    """Folder of a policy that comes with the package, policies/NAME; None: there is none of that name."""
+    if not re.fullmatch(SHIPPED_NAME, name):
+        return None
+    places = share_places("policies", name)
+    return next((place for place in places if (place / "config.json").is_file()), None)
+
+
 def policy_parameters(policy: str) -> dict[str, str]:
     """The policy node's backend and checkpoint for the argument `policy`.
+
+    A name of a policy that comes along goes before a folder of that name: write ./NAME for the folder.
 
     Raises:
         ArgumentError: it is nothing that can be loaded.
     """
-    if policy == "expert" or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", policy):
+    if (shipped := shipped_policy(policy)) is not None:
+        return {"backend": "local", "checkpoint": str(shipped.resolve())}
+    if policy == EXPERT or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", policy):
         return {"backend": policy}
     if policy.startswith("tcp://"):
         return {"backend": "server", "checkpoint": policy}
@@ -129,8 +148,8 @@ def policy_parameters(policy: str) -> dict[str, str]:
     if HUB_ID.fullmatch(policy):
         return {"backend": "local", "checkpoint": policy}
     raise ArgumentError(
-        f"policy:={policy!r} is neither expert, nor the folder or hub id (owner/name) of a checkpoint, nor a "
-        "policy server's tcp://host:port, nor module:Class."
+        f"policy:={policy!r} is neither expert, nor a policy that comes along, nor the folder or hub id "
+        "(owner/name) of a checkpoint, nor a policy server's tcp://host:port, nor module:Class."
     )
 
 
@@ -178,9 +197,14 @@ def check(values: Mapping[str, str]) -> dict[str, str]:
                     f"arm:={full['arm']} is a real arm, so {argument_name} must be given "
                     f"(it is '{TWIN}', which exists on the twin only)."
                 )
-        if full["policy"] == "expert":
+        if full["policy"] == EXPERT:
             raise ArgumentError(
                 "policy:=expert knows the twin's poses and cannot drive a real arm; give a checkpoint."
+            )
+        if shipped_policy(full["policy"]) is not None:
+            raise ArgumentError(
+                f"policy:={full['policy']} has seen the twin's pictures only and cannot drive a real arm; "
+                "give a checkpoint trained on yours."
             )
     return full
 

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
 from chefmate_msgs.msg import PolicyStatus, SequencerStatus, WorkcellObject, WorkcellState
-from chefmate_msgs.srv import KitchenReset
+from chefmate_msgs.srv import KitchenPlace, KitchenReset
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -35,6 +35,7 @@ class TrialRunner:
         self.observer = Observer(self.node)
         self._instruction = self.node.create_publisher(String, "instruction", INSTRUCTION_QOS)
         self._reset = self.node.create_client(KitchenReset, "kitchen/reset")
+        self._place = self.node.create_client(KitchenPlace, "kitchen/place")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
 
@@ -79,8 +80,21 @@ class TrialRunner:
         """Publishes an instruction."""
         self._instruction.publish(String(data=text))
 
-    def reset(self, seed: int) -> WorkcellState:
-        """A new layout; returns its truth.
+    def spin(self, seconds: float) -> None:
+        """Works off what has arrived, for `seconds` at most."""
+        self._executor.spin_once(seconds)
+
+    def place(self, name: str, place: str) -> None:
+        """Moves a slice by hand, as `kitchen/place` does. Raises ChefmateError: refused, or no answer."""
+        if not self.wait(self._place.service_is_ready, SETTLE_PATIENCE):
+            raise ChefmateError("nobody serves kitchen/place; is this the twin?")
+        future = self._place.call_async(KitchenPlace.Request(name=name, place=place, slot=-1))
+        if not self.wait(future.done, SETTLE_PATIENCE) or not future.result().success:
+            reason = future.result().message if future.done() else "no answer"
+            raise ChefmateError(f"kitchen/place of {name} failed: {reason}")
+
+    def reset(self, seed: int, slots: Sequence[str] = ()) -> WorkcellState:
+        """A new layout; returns its truth. slots: ingredient of each slot; none: drawn from the seed.
 
         Raises:
             ChefmateError: the kitchen refused or does not answer.
@@ -92,7 +106,7 @@ class TrialRunner:
         )
         if not self.wait(self._reset.service_is_ready, SETTLE_PATIENCE):
             raise ChefmateError("nobody serves kitchen/reset; is this the twin?")
-        future = self._reset.call_async(KitchenReset.Request(seed=seed))
+        future = self._reset.call_async(KitchenReset.Request(seed=seed, slots=list(slots)))
         if not self.wait(future.done, SETTLE_PATIENCE) or not future.result().success:
             reason = future.result().message if future.done() else "no answer"
             raise ChefmateError(f"kitchen/reset with seed {seed} failed: {reason}")

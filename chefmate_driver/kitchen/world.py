@@ -182,6 +182,16 @@ class World:
         """[6] N m, what the servos' motors give."""
         return self.data.actuator_force[self._actuators].copy()
 
+    def mirror(self, qpos: NDArray[np.float64]) -> None:
+        """Takes over the state [nq] of another process's twin that stands in the same layout; notes touches.
+
+        Physics is not stepped here. Objects on the shelf below the table are not present.
+        """
+        self.data.qpos[:] = qpos
+        mujoco.mj_fwdPosition(self.model, self.data)
+        self.present = {name for name, start in self._object_q.items() if qpos[start + 2] > PARKED_Z / 2}
+        self._note_touches()
+
     # --- state --------------------------------------------------------------------------------------------
 
     def objects(self) -> list[ObjectState]:

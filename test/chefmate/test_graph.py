@@ -83,7 +83,31 @@ def test_a_checkpoint_drives_through_the_local_backend(tmp_path: Path) -> None:
     for policy, checkpoint in ((str(tmp_path), str(tmp_path)), ("nvidia/GR00T-N1.5-3B",) * 2):
         parameters = by_name(graph.describe({"policy": policy}, ROOT), "policy").parameters
         assert (parameters["backend"], parameters["checkpoint"]) == ("local", checkpoint)
-    assert "checkpoint" not in by_name(graph.describe({}, ROOT), "policy").parameters
+    expert = graph.describe({"policy": "expert"}, ROOT)
+    assert "checkpoint" not in by_name(expert, "policy").parameters
+
+
+def test_a_policy_that_comes_along_is_called_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "policies" / "cook"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(
+        graph,
+        "share_places",
+        lambda *parts: [tmp_path.joinpath("nowhere", *parts), tmp_path.joinpath(*parts)],
+    )
+    with pytest.raises(ArgumentError, match="'cook' is neither expert, nor a policy that comes along"):
+        graph.describe({"policy": "cook"}, ROOT)
+    (folder / "config.json").write_text("{}")
+    parameters = by_name(graph.describe({"policy": "cook"}, ROOT), "policy").parameters
+    assert (parameters["backend"], parameters["checkpoint"]) == ("local", str(folder))
+    with pytest.raises(ArgumentError, match="policy:=cook has seen the twin's pictures only"):
+        graph.describe({**REAL_ARM, "policy": "cook"}, ROOT)
+
+
+def test_the_default_policy_is_there() -> None:
+    assert graph.policy_parameters(graph.DEFAULT_POLICY)["backend"] in ("expert", "local")
 
 
 def test_an_address_drives_through_the_server_backend() -> None:

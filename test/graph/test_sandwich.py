@@ -22,7 +22,7 @@ CHEFMATE = ["python", "-m", "chefmate"]
 
 def test_sandwich_leaves_picture_bag_and_result(start_process: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    job = start_process([*CHEFMATE, "sandwich", "--seed", "1", "--out", str(out)])
+    job = start_process([*CHEFMATE, "sandwich", "--policy", "expert", "--seed", "1", "--out", str(out)])
     code = job.wait(240)
     assert code == 0, job.output
     result = json.loads((out / "result.json").read_text())
