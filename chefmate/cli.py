@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chefmate import arm, data, graph, memory, params, serve, train
+from chefmate import arm, card, data, graph, memory, obey_options, params, serve, train
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
@@ -106,7 +106,13 @@ def parser() -> argparse.ArgumentParser:
 
     params.add(commands.add_parser("params", help="what a training run trains, and what that takes"))
 
+    card.add(
+        commands.add_parser("card", help="write the model card of a trained policy, and check the folder")
+    )
+
     train.add(commands.add_parser("train", help="train a policy on datasets, from a checkpoint or nothing"))
+
+    obey_options.add(commands.add_parser("obey", help="does a policy do what it is told? the language audit"))
 
     perception = commands.add_parser("perception", help="set up perception on a table")
     view = perception.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
@@ -161,6 +167,8 @@ def run(options: argparse.Namespace) -> int:
         return view(options)
     if options.command == "arm":
         return arm.run(options)
+    if options.command == "card":
+        return card.card(options)
     if options.command == "data":
         return data.run(options)
     if options.command == "memory":
@@ -171,6 +179,10 @@ def run(options: argparse.Namespace) -> int:
         return serve.serve(options)
     if options.command == "train":
         return train.train(options)
+    if options.command == "obey":
+        from chefmate.obey import obey
+
+        return obey(options)
     if options.command == "doctor":
         try:
             from chefmate.doctor.command import doctor

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scipy.stats import binomtest
+from chefmate_policy.data.probe import wilson
 
 
 def rate(successes: int, n: int) -> dict[str, Any]:
@@ -16,8 +16,12 @@ def rate(successes: int, n: int) -> dict[str, Any]:
     """
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"{successes} of {n} is not a rate")
-    interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return {"successes": successes, "n": n, "rate": successes / n, "wilson_95": [interval.low, interval.high]}
+    return {
+        "successes": successes,
+        "n": n,
+        "rate": successes / n,
+        "wilson_95": list(wilson(successes / n, n)),
+    }
 
 
 def words(value: dict[str, Any]) -> str:
@@ -31,5 +35,5 @@ def words(value: dict[str, Any]) -> str:
 
 def half_width(share: float, n: int) -> float:
     """Of the Wilson interval at 95 % around a share that n trials gave."""
-    z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-    return z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    low, high = wilson(share, n)
+    return (high - low) / 2

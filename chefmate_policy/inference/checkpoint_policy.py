@@ -129,16 +129,16 @@ class CheckpointPolicy:
         self,
         frames: Mapping[str, NDArray[np.uint8]],
         state: ArrayLike,
-        instruction: str,
+        instruction: str | None,
         going: Going | None = None,
     ) -> tuple[NDArray[np.float64], float]:
         """Actions (H, D) in the dataset's units, and when the inputs were ready (perf_counter).
 
-        frames: by camera, (height, width, 3). state: (D,) in the dataset's units. Where there are tasks, the
-        adapter acts whose task the instruction names. going: what the actions are to go on from. Raises
-        InputError.
+        frames: by camera, (height, width, 3). state: (D,) in the dataset's units. instruction: None is the
+        null prompt. Where there are tasks, the adapter acts whose task the instruction names. going: what the
+        actions are to go on from. Raises InputError.
         """
-        task = task_of(instruction, self._tasks.tasks)
+        task = None if instruction is None else task_of(instruction, self._tasks.tasks)
         if task not in self._processors:
             raise InputError(f"{instruction!r} names none of the tasks {', '.join(self._tasks.tasks)}")
         return self._act(task, frames, state, instruction, going)
@@ -148,7 +148,7 @@ class CheckpointPolicy:
         task: str | None,
         frames: Mapping[str, NDArray[np.uint8]],
         state: ArrayLike,
-        instruction: str,
+        instruction: str | None,
         going: Going | None = None,
     ) -> tuple[NDArray[np.float64], float]:
         processor, engine = self._processors[task], self._tasks.use(task)

@@ -9,6 +9,7 @@ be moved if it stands in the holder and the words ask for it; else nothing is to
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ __all__ = [
     "ROWS",
     "Kitchen",
     "Row",
+    "digest",
     "plan",
     "right_behaviour",
     "trials_for",
@@ -153,6 +155,11 @@ def plan(
             noise = int(np.random.default_rng([scene.layout, 23]).integers(2**31))
             trials.append(Trial(len(trials), cell, scene, asks, noise))
     return tuple(trials)
+
+
+def digest(trials: Sequence[Trial]) -> str:
+    """SHA-256 of what is tried, to tell whether two plans are the same."""
+    return hashlib.sha256(repr(tuple(trials)).encode()).hexdigest()
 
 
 def right_behaviour() -> tuple[tuple[str, dict[str, str]], ...]:

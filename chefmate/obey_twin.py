@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The closed loop of `chefmate obey`: trials in lockstep, the expert beside them, some in the real graph."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from chefmate.errors import ChefmateError
+from chefmate.interrupting import Interrupt
+from chefmate.obey_log import TrialLog
+from chefmate.obey_options import LATENCIES, Wanted
+from chefmate.obey_trials import Latency, Policy, measure, run_trials
+from chefmate_policy.obedience import battery
+from chefmate_policy.obedience.results import closed_loop, paired
+from chefmate_policy.obedience.scoring import Judged
+from chefmate_policy.obedience.trial import NULL, Outcome, Trial
+
+__all__ = ["trials"]
+
+Say = Callable[[str], None]
+EXPERT_EVERY = 10  # trials, of which the expert does one too
+TRIALS, EXPERT, GRAPH = "trials", "expert", "graph"  # in the report's folder
+GRAPH_ROW = "named"  # what is repeated in the real graph
+EXPERT_LATENCY = 0.01  # s: it looks, and answers within a cycle
+
+
+def trials(wanted: Wanted, interrupt: Interrupt, say: Say) -> dict[str, Any]:
+    """The closed loop, with its baselines and, where asked for, through the real graph."""
+    log = TrialLog(wanted.folder / TRIALS)
+    with log.locked():
+        latency = _latency(wanted, log, say)
+        log.begin(wanted.about(latency))
+        times = Latency(latency["used"], latency["p95"])
+        outcomes = _run(wanted, wanted.policy, wanted.plan, times, log, interrupt, "trials")
+        expert = {} if wanted.policy.backend == "expert" else _expert(wanted, interrupt)
+        found: dict[str, Any] = {
+            "closed_loop": {
+                "quick": wanted.options.quick,
+                "seed": wanted.options.seed,
+                "per_row": wanted.per_row,
+                "latency": latency,
+                **closed_loop(wanted.plan, outcomes, expert),
+            }
+        }
+        if wanted.options.graph:
+            found["graph"] = _graph(wanted, outcomes, TrialLog(log.folder / GRAPH), interrupt, say)
+    return found
+
+
+def _run(
+    wanted: Wanted,
+    policy: Policy,
+    trials: Sequence[Trial],
+    latency: Latency,
+    log: TrialLog,
+    interrupt: Interrupt,
+    title: str,
+) -> dict[int, Outcome]:
+    """Runs trials with a progress line. Raises KeyboardInterrupt: what is done is kept."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[right]} answered rightly, {task.fields[faults]} faults"),
+        TimeRemainingColumn(),
+    )
+    by_number = {trial.number: trial for trial in trials}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=len(trials), right=0, faults=0)
+        right = faults = 0
+
+        def report(done: int, outcome: Outcome) -> None:
+            nonlocal right, faults
+            faults += bool(outcome.fault)
+            right += not outcome.fault and Judged(by_number[outcome.number], outcome).rightly
+            bar.update(task, completed=done, right=right, faults=faults)
+
+        seed = wanted.options.seed
+        done = run_trials(trials, policy, latency, log, wanted.workers, interrupt, report, seed)
+    if interrupt.asked:
+        print(f"{len(done)} of {len(trials)} trials are kept: the same command goes on", file=sys.stderr)
+        interrupt.check()
+    return done
+
+
+def _expert(wanted: Wanted, interrupt: Interrupt) -> dict[int, Outcome]:
+    """What the scripted expert does in some of the trials."""
+    some = [t for t in wanted.plan[::EXPERT_EVERY] if all(ask.to != NULL for _, ask in t.asks)]
+    mine = wanted.policy
+    scripted = Policy("expert", pick=mine.pick, idle=mine.idle, kitchen=mine.kitchen)
+    log = TrialLog(wanted.folder / EXPERT)
+    with log.locked():
+        log.begin({"trials": battery.digest(some), "limits": [mine.pick, mine.idle]})
+        return _run(wanted, scripted, some, Latency(EXPERT_LATENCY, EXPERT_LATENCY), log, interrupt, EXPERT)
+
+
+def _latency(wanted: Wanted, log: TrialLog, say: Say) -> dict[str, Any]:
+    """What an inference takes; a run that goes on keeps what it began with."""
+    mode = wanted.options.latency
+    kept = (log.plan() or {}).get("latency")
+    if kept and kept["mode"] == mode:
+        return dict(kept)
+    say("measuring how long an inference takes ...")
+    usual, slow = measure(wanted.policy)
+    used = {"p50": usual, "p95": slow}[mode] if mode in LATENCIES else float(mode)
+    say(f"an inference takes {usual * 1e3:.0f} ms (p50), {slow * 1e3:.0f} ms (p95), cameras included")
+    return {"mode": mode, "used": used, "p50": usual, "p95": slow}
+
+
+def _graph(
+    wanted: Wanted, lockstep: dict[int, Outcome], log: TrialLog, interrupt: Interrupt, say: Say
+) -> dict[str, Any]:
+    """The first trials of a row once more, through nodes, DDS and servo bytes, in real time."""
+    from chefmate.judging import Limits
+    from chefmate.obey_graph import graph_trials
+
+    chosen = [trial for trial in wanted.plan if trial.last.row == GRAPH_ROW][: wanted.options.graph]
+    if not chosen:
+        raise ChefmateError(f"--graph needs row {GRAPH_ROW}")
+    with log.locked():
+        log.begin({"trials": battery.digest(chosen), "policy": wanted.about({})["policy"]})
+        done = log.outcomes()
+        left = [trial for trial in chosen if trial.number not in done]
+        limits = Limits(pick=wanted.policy.pick, idle=wanted.policy.idle)
+        parameters = {f"model.{name}": value for name, value in wanted.policy.options.items()}
+        ran: Iterable[Outcome] = graph_trials(
+            left, wanted.options.policy, say=say, limits=limits, parameters=parameters, interrupted=interrupt
+        )
+        for outcome in ran:
+            log.append(outcome)
+            done[outcome.number] = outcome
+            say(f"graph: {len(done)} of {len(chosen)} trials")
+    interrupt.check()
+    return {**closed_loop(chosen, done), "against_lockstep": paired(chosen, lockstep, done)}
