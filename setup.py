@@ -45,7 +45,7 @@ setup(
     packages=find_packages(
         include=["chefmate", "chefmate.*", "chefmate_driver*", "chefmate_policy*", "chefmate_ros*"]
     ),
-    package_data={"": ["py.typed"]},
+    package_data={"": ["py.typed", "*.html"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/chefmate"]),
         ("share/chefmate", ["package.xml"]),

@@ -17,6 +17,7 @@ OURS = {"chefmate", "chefmate_driver", "chefmate_policy", "chefmate_ros"}
 ROSDEP = {
     "cv2": "python3-opencv",
     "numpy": "python3-numpy",
+    "jinja2": "python3-jinja2",
     "matplotlib": "python3-matplotlib",
     "msgpack": "python3-msgpack",
     "serial": "python3-serial",
