@@ -23,6 +23,7 @@ __all__ = ["Judged", "judged", "no_op", "pairs", "rightly", "rows", "score", "sh
 
 Share = dict[str, Any] | None
 NOTHING = "nothing"
+PLACES = {row.id: number for number, row in enumerate(ROWS)}
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def pairs(items: Sequence[Judged]) -> dict[str, Any]:
     changed: defaultdict[str, list[bool]] = defaultdict(list)
     stayed: defaultdict[str, list[bool]] = defaultdict(list)
     for group in groups.values():
-        base, *others = sorted(group, key=lambda item: ROWS.index(item.row))
+        base, *others = sorted(group, key=lambda item: PLACES[item.trial.last.row])
         for other in others:
             same = base.first == other.first
             if base.target != other.target:
@@ -186,9 +187,7 @@ def pairs(items: Sequence[Judged]) -> dict[str, Any]:
     cells = []
     for cell in CELLS:
         mine = [item for item in in_cells if item.trial.cell == cell.name]
-        of_rows = {row.id: share([i for i in mine if i.row is row], lambda i: i.rightly) for row in ROWS}
-        shown = {key: value for key, value in of_rows.items() if value}
-        cells.append({"cell": cell.name, "rows": shown, "rightly": share(mine, lambda i: i.rightly)})
+        cells.append({"cell": cell.name, **rightly(mine)})
     return {
         "rightly": share(in_cells, lambda item: item.rightly),
         "changed": _rate([value for values in changed.values() for value in values]),
@@ -211,10 +210,12 @@ def no_op(trials: Sequence[Trial]) -> dict[str, Any]:
 def rightly(items: Sequence[Judged]) -> dict[str, Any]:
     """The share of right answers of the pairs of cell and instruction, and of each row."""
     mine = [item for item in items if item.row.suite == IN_CELLS and item.row.about == MODEL]
-    of_rows = {row.id: share([i for i in items if i.row is row], lambda i: i.rightly) for row in ROWS}
+    of_rows: defaultdict[str, list[bool]] = defaultdict(list)
+    for item in items:
+        of_rows[item.trial.last.row].append(item.rightly)
     return {
         "rightly": share(mine, lambda item: item.rightly),
-        "rows": {key: value for key, value in of_rows.items() if value},
+        "rows": {row.id: _rate(of_rows[row.id]) for row in ROWS if row.id in of_rows},
     }
 
 
