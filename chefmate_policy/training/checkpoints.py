@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ class Progress:
     data: dict[str, str]  # fingerprints by dataset
     software: dict[str, str]  # revision of this repository and versions of libraries
     figures: dict[str, Any]  # newest loss and evaluation
+    made_of: dict[str, Any] = field(default_factory=dict)  # provenance.made_of
 
     def to_dict(self) -> dict[str, Any]:
         return dict(vars(self))

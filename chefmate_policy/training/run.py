@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from chefmate_policy.data.sampling import Sampling
 from chefmate_policy.data.shortcut import check_mixture
 from chefmate_policy.training.batches import Columns, Loader, Preparation, Rows, square_side
 from chefmate_policy.training.checkpoints import (
+    RUN,
     Origin,
     Progress,
     checkpoint_folders,
@@ -47,6 +49,7 @@ from chefmate_policy.training.metrics import Metrics
 from chefmate_policy.training.optim import learning_rate, make_optimizer, rate_at
 from chefmate_policy.training.options import TrainOptions
 from chefmate_policy.training.params import count
+from chefmate_policy.training.provenance import made_of
 from chefmate_policy.training.start import (
     Base,
     autocast_of,
@@ -184,6 +187,8 @@ class _Run:
         base = open_base(options)
         self._check_resumable(base.origin)
         self.origin, self.base = base.origin, base
+        datasets = {self.fingerprints[str(dataset.root)]: dataset for dataset in self.mixture.datasets}
+        self.made_of = made_of(datasets, base.origin.folder)
         self.processor = make_processor(base, self.mixture, options)
         self.autocast = autocast_of(options, self.device)
         self.trainable = self._trainable(base)
@@ -422,6 +427,7 @@ class _Run:
                 data=self.fingerprints,
                 software=software(),
                 figures={**self.newest, "held_out": self.evaluation.to_dict() if self.evaluation else None},
+                made_of=self.made_of,
             )
             try:
                 folder = write_checkpoint(
@@ -440,7 +446,11 @@ class _Run:
             return None
         folder = self.output / "merged"
         self.say(f"writing {folder}")
-        return write_merged(self.trainable, self.processor, self.base.checkpoint, folder)
+        write_merged(self.trainable, self.processor, self.base.checkpoint, folder)
+        _, newest = checkpoint_folders(self.output)[-1]
+        (folder / RUN).parent.mkdir()
+        shutil.copyfile(newest / RUN, folder / RUN)
+        return folder
 
 
 def open_mixture(options: TrainOptions) -> Mixture:

@@ -90,6 +90,9 @@ def test_a_checkpoint_says_what_it_is_made_of(dataset: Path, whole: Path) -> Non
     report = json.loads((whole / "checkpoint-6" / RUN).read_text())
     assert report["step"] == 6 and report["base"]["name"] == "tiny"
     assert set(report["data"]) == {str(dataset)} and len(report["data"][str(dataset)]) == 64
+    (made_of,) = report["made_of"]["datasets"]
+    assert (made_of["fingerprint"], made_of["episodes"]) == (report["data"][str(dataset)], 8)
+    assert made_of["instructions"] == sorted(TEXTS) and report["made_of"]["base"] is None
     assert report["options"]["learning_rate"] == 1e-3 and "torch" in report["software"]
     assert set(report["figures"]["held_out"]["by_instruction"]) <= set(TEXTS)
     assert report["figures"]["held_out"]["action_gap"] >= 0.0
@@ -215,6 +218,7 @@ def test_an_adapter_moves_with_its_base_and_merges_to_the_same_weights(adapted: 
     adapter = open_checkpoint(tmp_path / "elsewhere/out/checkpoint-3")
     assert adapter.base == (tmp_path / "elsewhere/base").resolve()
     joined, plain = load_model(adapter, Parts.used(0)), weights(tmp_path / "elsewhere/out/merged")
+    assert (tmp_path / "elsewhere/out/merged" / RUN).is_file()
     base = weights(tmp_path / "elsewhere/base").state_dict()
     changed = 0
     for key, tensor in joined.state_dict().items():
