@@ -27,6 +27,8 @@ DEFAULT_SEED = 0
 SOURCES = ("v4l2", "file", "folder", "kitchen")
 MAX_SEED = 2**31 - 1
 CAMERAS = ("scene_camera", "wrist_camera")
+NICE = 5  # of perception, sequencer and recorder, which wait for others anyway
+EXPERT_IMAGE_RATE = 10.0  # Hz; perception, who alone looks then, does so 8 times a second
 PARKING_PATIENCE = 40.0  # s; from the far end of its reach, at half speed, the way home and to park
 # Time that the arm waits for the twin's port: a first start simplifies meshes and compiles the scene.
 TWIN_PORT_TIMEOUT = 60.0  # s
@@ -66,6 +68,12 @@ ARGUMENTS = (
     Argument(
         "wrist_camera", TWIN, "source of the wrist camera: twin, v4l2:DEVICE, file:VIDEO or folder:IMAGES"
     ),
+    Argument(
+        "image_rate",
+        "auto",
+        "pictures of each camera per second at most (Hz); 0: one with every frame; auto: 10 where the expert "
+        "drives, who needs none, else 0",
+    ),
     Argument("calibration", TWIN, "LeRobot calibration JSON of the arm; 'twin' is the twin's own"),
     Argument(
         "execute",
@@ -98,6 +106,7 @@ class Node:
     """One process of the graph.
 
     `required`: its death ends the graph with a failure. `respawn`: it is started again with backoff.
+    `niceness`: above 0, others go before it where cores are scarce: its lateness harms nobody.
     `ros_only`: it is part of a ROS 2 install and missing from PyPI, so `chefmate up` leaves it out where it
     cannot be found. `stop_order`: lower numbers are stopped first; the arm stops after everything that
     commands it. `restart_parameters`: what `chefmate up` sets otherwise when it starts the node again.
@@ -118,6 +127,7 @@ class Node:
     ros_only: bool = False
     restart_parameters: Mapping[str, Any] = field(default_factory=dict)
     stop_order: int = 0
+    niceness: int = 0
     patience: float = 8.0  # s between the signal to end and SIGKILL; the arm confirms its hold in this time
 
 
@@ -185,6 +195,7 @@ def check(values: Mapping[str, str]) -> dict[str, str]:
         speed = 0.0
     if not 0.1 <= speed <= 1.0:
         raise ArgumentError(f"speed:={full['speed']!r} is not between 0.1 and 1.0.")
+    image_rate(full)
     check_namespace(full["namespace"])
     if full["teleop"] and not full["teleop_calibration"]:
         raise ArgumentError(
@@ -207,6 +218,16 @@ def check(values: Mapping[str, str]) -> dict[str, str]:
                 "give a checkpoint trained on yours."
             )
     return full
+
+
+def image_rate(full: Mapping[str, str]) -> float:
+    """The cameras' parameter image_rate, Hz. Raises ArgumentError."""
+    given = full["image_rate"]
+    if given == "auto":
+        return EXPERT_IMAGE_RATE if full["policy"] == EXPERT else 0.0
+    if not re.fullmatch(r"\d+(\.\d+)?", given) or float(given) > 240.0:
+        raise ArgumentError(f"image_rate:={given!r} is neither auto nor a number from 0 to 240 (Hz).")
+    return float(given)
 
 
 def check_namespace(namespace: str) -> None:
@@ -301,6 +322,7 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
                     if source == TWIN
                     else source,
                     "camera_name": camera,
+                    "image_rate": image_rate(full),
                 },
                 environment=imaging,
                 respawn=True,
@@ -320,6 +342,7 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
             parameter_files=files("perception"),
             parameters={"workcell": full["workcell"]},
             respawn=True,
+            niceness=NICE,
         ),
         Node(
             "sequencer",
@@ -328,6 +351,7 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
             parameters={"recipe": full["recipe"]},
             restart_parameters={"recipe": ""},
             respawn=True,
+            niceness=NICE,
         ),
     ]
     if full["teleop"]:
@@ -347,6 +371,7 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
                 "recorder_node",
                 parameter_files=files("recorder"),
                 parameters={"folder": full["record"]},
+                niceness=NICE,
             )
         )
     nodes += ros_nodes(config, rviz=full["rviz"] == "true")

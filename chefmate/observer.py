@@ -23,7 +23,7 @@ LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 MOVING = 0.1  # rad/s of the fastest joint
-POLL_PERIOD = 0.05  # s; messages of 160 a second are looked at together, where each cost a wake
+POLL_PERIOD = 0.1  # s; messages of 160 a second are looked at together, where each cost a wake
 
 
 class Observer:
@@ -40,7 +40,7 @@ class Observer:
         self.arm: ArmHealth | None = None
         self.real_time_factors: list[float] = []
         self.first_motion: float | None = None
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        newest = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
         self._polled = [
             (polled_subscription(node, kind, topic, qos), keep)
             for kind, topic, qos, keep in (
@@ -48,7 +48,8 @@ class Observer:
                 (SequencerStatus, "sequencer/status", LATCHED, self._on_sequencer),
                 (PolicyStatus, "policy/status", LATCHED, self._on_policy),
                 (ArmHealth, "arm/health", QoSProfile(depth=1), self._on_arm),
-                (JointState, "joint_states", qos_profile_sensor_data, self._on_joints),
+                (JointState, "joint_states", newest, self._on_joints),
+                (DiagnosticArray, "/diagnostics", QoSProfile(depth=50), self._on_diagnostics),
             )
         ]
         node.create_timer(POLL_PERIOD, self._poll)

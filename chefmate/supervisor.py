@@ -60,7 +60,7 @@ class Child:
                 stderr=subprocess.STDOUT if out else None,
                 start_new_session=True,
                 # A killed supervisor must not leave nodes that nobody stops: they get the signal of a ctrl-C.
-                preexec_fn=partial(die_with_parent, signal.SIGINT),
+                preexec_fn=partial(begin_child, signal.SIGINT, self.node.niceness),
             )
         finally:
             if out:
@@ -78,6 +78,12 @@ class Child:
 def die_with_parent(number: int) -> None:
     """Called in a fresh child: it gets this signal when the thread that started it ends."""
     _libc.prctl(PR_SET_PDEATHSIG, number)
+
+
+def begin_child(number: int, niceness: int) -> None:
+    """As die_with_parent; and others go before this child where cores are scarce, if niceness is above 0."""
+    die_with_parent(number)
+    os.nice(niceness)
 
 
 class Supervisor:

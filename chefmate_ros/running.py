@@ -11,11 +11,12 @@ from typing import Any
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from chefmate_ros.executor import LightExecutor
 from chefmate_ros.share import ShareFileError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -92,7 +93,7 @@ def run(
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
-        executor = SingleThreadedExecutor()
+        executor = LightExecutor()
         executor.add_node(node)
         signals.wake = executor.wake
         signals.interrupts = True

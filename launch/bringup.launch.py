@@ -56,6 +56,7 @@ def action(node: graph.Node) -> launch_ros.actions.Node:
         on_exit=[OpaqueFunction(function=end_graph, args=[node.name])] if node.required else None,
         output="screen",
         emulate_tty=True,
+        prefix=f"nice -n {node.niceness}" if node.niceness else None,
     )
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 
 from chefmate_driver.errors import DriverError
+from chefmate_ros.executor import LightExecutor
 from chefmate_ros.running import Signals
 from chefmate_ros.spinning import SpinningThread
 
@@ -61,7 +61,7 @@ def run(make: Callable[[EndRequest], ArmNode], args: list[str] | None) -> int:
         rclpy.try_shutdown()
         return 1
     sys.setswitchinterval(SWITCH_INTERVAL)
-    executor = SingleThreadedExecutor()
+    executor = LightExecutor()
     executor.add_node(node)
     spinner = SpinningThread(executor, "arm-executor")
     code = 0

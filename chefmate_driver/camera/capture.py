@@ -52,7 +52,8 @@ class CaptureThread:
 
     source: not open yet; it is used by this thread alone. buffer: (height, width, 3) uint8, where pixels are
     written. wanted: called before each frame; False: only the stamp is needed. deliver: called with each
-    capture and whether buffer holds its pixels. say: called with each change for the worse (False) or the
+    capture and whether buffer holds its pixels. grabbed: called with each capture before its pixels are
+    there, which may take a while. say: called with each change for the worse (False) or the
     better (True).
     """
 
@@ -63,12 +64,14 @@ class CaptureThread:
         wanted: Callable[[], bool],
         deliver: Callable[[Capture, bool], None],
         say: Callable[[bool, str], None],
+        grabbed: Callable[[Capture], None] = lambda capture: None,
     ) -> None:
         self._source = source
         self._buffer = buffer
         self._wanted = wanted
         self._deliver = deliver
         self._say = say
+        self._grabbed = grabbed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._lock = threading.Lock()
@@ -140,6 +143,7 @@ class CaptureThread:
         before: int | None = None
         while not self._stop.is_set():
             capture = self._source.grab()
+            self._grabbed(capture)
             pixels = self._wanted()
             if pixels:
                 self._source.retrieve(self._buffer)

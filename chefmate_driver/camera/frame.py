@@ -33,7 +33,8 @@ class CameraSettings:
 
     width, height: pixels. rate: Hz. loop: begin again at the end of a video or folder. phase: share of a
     period, 0..1, by which paced sources are shifted on the wall clock, so that two of them do not work at
-    the same time. fourcc: pixel format asked of a V4L2 device ("" = the driver's choice).
+    the same time. fourcc: pixel format asked of a V4L2 device ("" = the driver's choice). image_rate: Hz,
+    frames whose pixels are wanted, at most; 0: all.
     """
 
     width: int = 640
@@ -42,6 +43,12 @@ class CameraSettings:
     loop: bool = False
     phase: float = 0.0
     fourcc: str = "MJPG"
+    image_rate: float = 0.0
+
+    @property
+    def picture_period(self) -> float:
+        """s from one frame whose pixels are wanted to the next, at least."""
+        return 1.0 / (min(self.image_rate, self.rate) or self.rate)
 
 
 @dataclass(frozen=True)

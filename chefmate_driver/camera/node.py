@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,12 @@ PARAMETERS = (
     Live("source", "", "v4l2:DEVICE, file:VIDEO, folder:FOLDER or kitchen:SHARED_MEMORY:CAMERA"),
     Live("camera_name", "", "prefix of topics and frame; empty: the node's name"),
     Live("rate", 30.0, "frames per second (Hz)", (0.1, 240.0)),
+    Live(
+        "image_rate",
+        0.0,
+        "pictures per second (Hz) at most; camera_info comes with every frame; 0: a picture with every frame",
+        (0.0, 240.0),
+    ),
     Live("width", 640, "image width (pixels); the source must give exactly this", (16, 4096)),
     Live("height", 480, "image height (pixels)", (16, 4096)),
     Live(
@@ -99,6 +106,7 @@ class CameraNode(LifecycleNode):  # type: ignore[misc]
             loop=self.value("loop"),
             phase=self.value("phase"),
             fourcc=self.value("fourcc"),
+            image_rate=self.value("image_rate"),
         )
         self._source = make_source(self.value("source"), self._settings)
         size = (self._settings.width, self._settings.height)
@@ -108,6 +116,7 @@ class CameraNode(LifecycleNode):  # type: ignore[misc]
             self._calibration.check_size(*size, f"camera_info file {path}")
         elif degrees := self.value("field_of_view"):
             self._calibration = pinhole(*size, degrees)
+        self._picture_due = 0.0  # s, monotonic
         self._jpeg = (int(cv2.IMWRITE_JPEG_QUALITY), self.value("jpeg_quality"))
 
         frame_id = f"{self._name}_optical_frame"
@@ -132,7 +141,7 @@ class CameraNode(LifecycleNode):  # type: ignore[misc]
         assert self._source is not None
         self._seen_lost = 0
         self._capture = CaptureThread(
-            self._source, self._buffer, self._pixels_wanted, self._publish, self._say
+            self._source, self._buffer, self._pixels_wanted, self._publish, self._say, self._on_grab
         )
         self._capture.start()
         return super().on_activate(state)
@@ -166,26 +175,38 @@ class CameraNode(LifecycleNode):  # type: ignore[misc]
     # Frames: called in the capture thread
 
     def _pixels_wanted(self) -> bool:
+        now = time.monotonic()
+        if now < self._picture_due:
+            return False
         publishers = (self._image_publisher, self._compressed_publisher)
-        return bool(self._while_running(lambda: sum(p.get_subscription_count() for p in publishers)))
+        wanted = bool(self._while_running(lambda: sum(p.get_subscription_count() for p in publishers)))
+        period = self._settings.picture_period
+        if wanted and period > 1.0 / self._settings.rate:
+            # On a grid, so that the mean rate is the asked one; it begins anew after a pause.
+            self._picture_due = (self._picture_due if now - self._picture_due < period else now) + period
+        return wanted
 
-    def _publish(self, capture: Capture, pixels: bool) -> None:
-        """Publishes one frame; camera_info goes out for each frame, also when nobody wants its pixels."""
+    def _on_grab(self, capture: Capture) -> None:
+        """camera_info goes out for each frame, at once and also when nobody wants its pixels."""
         if self._info is None:
             self._info = self._camera_info()
         stamp = self._info.header.stamp
         stamp.sec, stamp.nanosec = divmod(capture.stamp, 1_000_000_000)
         self._image.header.stamp = self._compressed.header.stamp = stamp
-        self._while_running(lambda: self._send(pixels))
+        info = self._info
+        self._while_running(lambda: self._info_publisher.publish(info))
 
-    def _send(self, pixels: bool) -> None:
+    def _publish(self, capture: Capture, pixels: bool) -> None:
+        """The picture of the frame that was grabbed last."""
         if pixels:
-            self._image_publisher.publish(self._image)
-            if self._compressed_publisher.get_subscription_count():
-                _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(self._buffer, cv2.COLOR_RGB2BGR), self._jpeg)
-                self._compressed.data = array.array("B", jpeg.tobytes())
-                self._compressed_publisher.publish(self._compressed)
-        self._info_publisher.publish(self._info)
+            self._while_running(self._send)
+
+    def _send(self) -> None:
+        self._image_publisher.publish(self._image)
+        if self._compressed_publisher.get_subscription_count():
+            _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(self._buffer, cv2.COLOR_RGB2BGR), self._jpeg)
+            self._compressed.data = array.array("B", jpeg.tobytes())
+            self._compressed_publisher.publish(self._compressed)
 
     def _while_running(self, call: Callable[[], Any]) -> Any:
         """Result of a ROS call, None once the context is shut down: a signal may do that at any moment."""

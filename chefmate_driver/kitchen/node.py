@@ -115,6 +115,8 @@ class KitchenNode(Node):  # type: ignore[misc]
     def _publish_expert_state(self) -> None:
         if self.twin.failure is not None:
             raise DriverError(f"the twin's physics ended: {self.twin.failure}")
+        if not self._expert.get_subscription_count():
+            return
         with self.twin.stopped_world() as world:
             message = ExpertState(header=self._header())
             plate, tray = world.plate_pose(), world.tray_pose()
@@ -135,6 +137,8 @@ class KitchenNode(Node):  # type: ignore[misc]
         self._expert.publish(message)
 
     def _publish_truth(self) -> None:
+        if not self._truth.get_subscription_count():
+            return
         with self.twin.stopped_world() as world:
             message = WorkcellState(header=self._header(), plate_visible=True, holder_visible=True)
             found = observe(world)

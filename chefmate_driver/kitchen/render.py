@@ -195,7 +195,7 @@ class KitchenSource(FrameSource):
         begun = time.thread_time()  # not the time for which others had the core
         self._renderer.render(self._state.qpos, out)
         drawing = time.thread_time() - begun
-        if drawing > 0.5 / self.settings.rate:
+        if drawing > 0.5 * self.settings.picture_period:
             self._rest_until = time.monotonic() + drawing
 
     def close(self) -> None:

@@ -18,7 +18,6 @@ from action_msgs.msg import GoalStatus
 from chefmate_msgs.action import MakeSandwich
 from chefmate_msgs.msg import PolicyStatus, SequencerStatus
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
@@ -28,8 +27,11 @@ from chefmate_policy.errors import PolicyError
 from chefmate_policy.sequencer import outcomes
 from chefmate_policy.sequencer.messages import step_result
 from chefmate_policy.sequencer.outcomes import StepResult
+from chefmate_ros.executor import LightExecutor
+from chefmate_ros.polling import polled_subscription, take_all
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+TURN = 0.1  # s between looks at what has arrived and at `on_idle`
 PATIENCE = 10.0  # s for a server, a subscriber or an answer
 SILENCE = 3.0  # s without a status (5 Hz) after which the sequencer is gone
 FORGOTTEN = 2.0  # s of a status without a recipe, but no result: another sequencer that knows no goal
@@ -58,7 +60,7 @@ class SandwichClient:
 
     Attributes:
         node: the client's own node, to subscribe to more.
-        on_idle: called about every 50 ms while waiting; False cancels a running goal, whose end is waited
+        on_idle: called about every 100 ms while waiting; False cancels a running goal, whose end is waited
             for, and raises KeyboardInterrupt from every other wait.
         status: newest status of the sequencer, None before the first.
     """
@@ -69,12 +71,12 @@ class SandwichClient:
         self.status: SequencerStatus | None = None
         self.policy: PolicyStatus | None = None
         self._silent = self._forgotten = 0.0  # s, see SILENCE and FORGOTTEN
-        self._executor = SingleThreadedExecutor()
+        self._executor = LightExecutor()
         self._executor.add_node(self.node)
         self._action = ActionClient(self.node, MakeSandwich, "make_sandwich")
         self._instruction = self.node.create_publisher(String, "instruction", QoSProfile(depth=1))
-        self.node.create_subscription(SequencerStatus, "sequencer/status", self._on_status, LATCHED)
-        self.node.create_subscription(PolicyStatus, "policy/status", self._on_policy, LATCHED)
+        self._statuses = polled_subscription(self.node, SequencerStatus, "sequencer/status", LATCHED)
+        self._policies = polled_subscription(self.node, PolicyStatus, "policy/status", LATCHED)
         self._goal: Any = None
 
     def __enter__(self) -> SandwichClient:
@@ -96,9 +98,17 @@ class SandwichClient:
         end = time.monotonic() + seconds
         while True:
             left = end - time.monotonic()
-            self._executor.spin_once(timeout_sec=max(0.0, left))
+            self._turn(max(0.0, left))
             if left <= 0.0:
                 return
+
+    def _turn(self, longest: float = TURN) -> None:
+        """Runs one callback, or waits at most `longest` s for one; then looks at what has arrived."""
+        self._executor.spin_once(timeout_sec=longest)
+        for message, _ in take_all(self._statuses):
+            self._on_status(message)
+        for message, _ in take_all(self._policies):
+            self._on_policy(message)
 
     def make(
         self,
@@ -167,9 +177,9 @@ class SandwichClient:
             self._goal = None
 
     def _watch_sequencer(self, recipe: str) -> None:
-        """Spins for 50 ms; raises ClientError once the sequencer that has our goal is gone."""
+        """Spins for a turn; raises ClientError once the sequencer that has our goal is gone."""
         before = time.monotonic()
-        self.spin(0.05)
+        self.spin(TURN)
         # Counted in pieces, so that time in which this process itself stood still is no silence.
         passed = min(time.monotonic() - before, 0.2)
         self._silent += passed
@@ -190,7 +200,7 @@ class SandwichClient:
     def _spin_until(self, condition: Callable[[], bool], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not condition() and time.monotonic() < deadline:
-            self._executor.spin_once(timeout_sec=0.05)
+            self._turn()
 
     def pause(self) -> str:
         """Withdraws the instruction until `resume`. Returns what the sequencer says; raises ClientError."""
@@ -256,7 +266,7 @@ class SandwichClient:
                 raise ClientError(f"{otherwise} (waited {PATIENCE:g} s)")
             if idle and not self.on_idle():
                 raise KeyboardInterrupt
-            self._executor.spin_once(timeout_sec=0.05)
+            self._turn()
 
     def _on_status(self, message: SequencerStatus) -> None:
         self.status = message

@@ -144,11 +144,18 @@ class SequencerNode(Node):  # type: ignore[misc]
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Deep, so that no arrival is lost while the executor is busy: each one is somebody's wish.
         self.create_subscription(String, "instruction", self._on_instruction, QoSProfile(depth=100))
-        self.create_subscription(WorkcellState, "workcell/state", self._on_workcell, 1)
-        self.create_subscription(PolicyStatus, "policy/status", self._on_policy, LATCHED)
-        self.create_subscription(ArmHealth, "arm/health", self._on_arm, 10)  # deep: no short stop is lost
+        # Decisions fall at the ticks, so these are looked at then. Deep, so that no short stop is lost.
         newest = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
-        self._joints = polled_subscription(self, JointState, "joint_states", newest)
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._polled: list[tuple[Any, Callable[[Any], None]]] = [
+            (polled_subscription(self, kind, topic, qos), hear)
+            for kind, topic, qos, hear in (
+                (WorkcellState, "workcell/state", QoSProfile(depth=10), self._on_workcell),
+                (PolicyStatus, "policy/status", latched, self._on_policy),
+                (ArmHealth, "arm/health", QoSProfile(depth=10), self._on_arm),
+                (JointState, "joint_states", newest, self._on_joints),
+            )
+        ]
         for command in ("pause", "resume", "skip", "retry", "abort"):
             self.create_service(Trigger, f"sequencer/{command}", self._command(command))
         self._clear_view = (
@@ -184,6 +191,9 @@ class SequencerNode(Node):  # type: ignore[misc]
 
     def _on_arm(self, message: ArmHealth) -> None:
         self._core.hear_arm(messages.arm_view(message), time.monotonic())
+
+    def _on_joints(self, message: JointState) -> None:
+        self._core.hear_joints(tuple(message.position))
 
     # Commands
 
@@ -255,9 +265,10 @@ class SequencerNode(Node):  # type: ignore[misc]
     # Outputs
 
     def _on_tick(self) -> None:
+        for subscription, hear in self._polled:
+            for message, _ in take_all(subscription):
+                hear(message)
         now = time.monotonic()
-        for message, _ in take_all(self._joints):
-            self._core.hear_joints(tuple(message.position))
         if self._autostart and self._core.status(now).state == IDLE:
             recipe, self._autostart = self._autostart, ""
             self._start(recipe, resume=False)

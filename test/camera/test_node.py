@@ -140,3 +140,19 @@ def test_a_bad_parameter_is_one_error_and_the_diagnostics_repeat_it(
     ear.until_error(error)
     assert camera.output.count(error) == 1
     assert camera.stop(signal.SIGINT) == 0
+
+
+def test_image_rate_thins_the_pictures_and_not_the_camera_info(
+    start_process: Callable[..., Any], listener: Any, tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "f", 3)
+    start_camera(start_process, f"folder:{folder}", loop=True, image_rate=10.0)
+    ear = Ear(listener)
+    ear.until(lambda: len(ear.images) >= 8, "eight pictures")
+    stamps = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 for m in ear.images]
+    span = stamps[-1] - stamps[0]
+    assert (len(stamps) - 1) / span < 11.0
+    inside = [
+        i for i in ear.infos if stamps[0] <= i.header.stamp.sec + i.header.stamp.nanosec * 1e-9 <= stamps[-1]
+    ]
+    assert len(inside) > 2 * len(stamps)

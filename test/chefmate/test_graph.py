@@ -225,6 +225,16 @@ def test_launch_file_starts_the_nodes_of_the_graph(
         assert named["respawn"] == node.respawn
         assert bool(named["on_exit"]) == node.required
         assert named["additional_env"] == dict(node.environment)
+        assert named["prefix"] == (f"nice -n {node.niceness}" if node.niceness else None)
+
+
+@pytest.mark.parametrize(
+    ("values", "rate"),
+    [({"policy": "expert"}, 10.0), ({"policy": "expert", "image_rate": "0"}, 0.0), (REAL_ARM, 0.0)],
+)
+def test_cameras_draw_less_where_only_perception_looks(values: dict[str, str], rate: float) -> None:
+    nodes = graph.describe(values, Path("share"))
+    assert {n.parameters["image_rate"] for n in nodes if n.executable == "camera_node"} == {rate}
 
 
 def module_share(module: types.ModuleType) -> Path:

@@ -179,3 +179,19 @@ def test_a_process_is_killed_after_its_own_patience(journal: Callable[[], list[s
     assert supervisor.run(until=until(lambda: any(line.startswith("started") for line in journal())))
     assert supervisor.stop() == {"arm": -signal.SIGKILL}
     assert "arm did not stop within 0.3 s and was killed" in lines
+
+
+def test_others_go_before_a_node_whose_lateness_harms_nobody(journal: Callable[[], list[str]]) -> None:
+    nodes = [
+        Node(name, "lasting", package="fake", niceness=nice) for name, nice in (("soon", 0), ("late", 5))
+    ]
+    supervisor = Supervisor(nodes, lambda _: None)
+    supervisor.start()
+    try:
+        assert supervisor.run(lambda: len(journal()) == 2)
+        pids = {line.split()[1]: int(line.split()[2]) for line in journal()}
+        here = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, pids["soon"]) == here
+        assert os.getpriority(os.PRIO_PROCESS, pids["late"]) == min(19, here + 5)
+    finally:
+        supervisor.stop()
