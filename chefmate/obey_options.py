@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ __all__ = ["LATENCIES", "Wanted", "add"]
 
 INTERVAL = 0.04  # half-width; 219 trials a row, and goals ask for 200
 QUICK_PICK, QUICK_IDLE = 20.0, 6.0  # s
+QUICK_SECONDS = 400.0  # of trials, so that all of it takes less than ten minutes
 LATENCIES = ("p50", "p95")
 
 
@@ -50,6 +52,9 @@ def add(command: argparse.ArgumentParser) -> None:
     many.add_argument("--trials", type=int, metavar="N", help="trials of a row instead")
     command.add_argument("--rows", nargs="+", metavar="ROW", choices=tuple(battery.BY_ID), help="these alone")
     command.add_argument("--seed", type=int, default=0, help="of scenes, words and noise (default 0)")
+    command.add_argument(
+        "--seconds", type=float, help="stop the trials after that; figures are of what is done (--quick: 400)"
+    )
     command.add_argument("--workers", type=int, help="processes (default: as many as cores)")
     command.add_argument(
         "--latency",
@@ -91,6 +96,7 @@ class Wanted:
     per_row: int | None
     kitchen: Kitchen
     workers: int
+    seconds: float  # of trials
     options: argparse.Namespace
 
     @classmethod
@@ -123,6 +129,7 @@ class Wanted:
             per_row,
             table,
             options.workers or len(os.sched_getaffinity(0)),
+            options.seconds or (QUICK_SECONDS if options.quick else math.inf),
             options,
         )
 

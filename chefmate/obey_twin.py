@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ Say = Callable[[str], None]
 EXPERT_EVERY = 10  # trials, of which the expert does one too
 TRIALS, EXPERT, GRAPH = "trials", "expert", "graph"  # in the report's folder
 GRAPH_ROW = "named"  # what is repeated in the real graph
+EXPERT_TIME = 0.15  # of what the policy has
 EXPERT_LATENCY = 0.01  # s: it looks, and answers within a cycle
 
 
@@ -33,7 +35,7 @@ def trials(wanted: Wanted, interrupt: Interrupt, say: Say) -> dict[str, Any]:
         latency = _latency(wanted, log, say)
         log.begin(wanted.about(latency))
         times = Latency(latency["used"], latency["p95"])
-        outcomes = _run(wanted, wanted.policy, wanted.plan, times, log, interrupt, "trials")
+        outcomes = _run(wanted, wanted.policy, wanted.plan, times, log, interrupt, TRIALS, wanted.seconds)
         expert = {} if wanted.policy.backend == "expert" else _expert(wanted, interrupt)
         found: dict[str, Any] = {
             "closed_loop": {
@@ -57,6 +59,7 @@ def _run(
     log: TrialLog,
     interrupt: Interrupt,
     title: str,
+    seconds: float,
 ) -> dict[int, Outcome]:
     """Runs trials with a progress line. Raises KeyboardInterrupt: what is done is kept."""
     from rich.console import Console
@@ -81,11 +84,14 @@ def _run(
             right += not outcome.fault and Judged(by_number[outcome.number], outcome).rightly
             bar.update(task, completed=done, right=right, faults=faults)
 
-        seed = wanted.options.seed
-        done = run_trials(trials, policy, latency, log, wanted.workers, interrupt, report, seed)
-    if interrupt.asked:
+        def stopped() -> bool:
+            return interrupt.asked or time.monotonic() > limit
+
+        limit, seed = time.monotonic() + seconds, wanted.options.seed
+        done = run_trials(trials, policy, latency, log, wanted.workers, stopped, report, seed)
+    if len(done) < len(trials):
         print(f"{len(done)} of {len(trials)} trials are kept: the same command goes on", file=sys.stderr)
-        interrupt.check()
+    interrupt.check()
     return done
 
 
@@ -97,7 +103,8 @@ def _expert(wanted: Wanted, interrupt: Interrupt) -> dict[int, Outcome]:
     log = TrialLog(wanted.folder / EXPERT)
     with log.locked():
         log.begin({"trials": battery.digest(some), "limits": [mine.pick, mine.idle]})
-        return _run(wanted, scripted, some, Latency(EXPERT_LATENCY, EXPERT_LATENCY), log, interrupt, EXPERT)
+        latency, seconds = Latency(EXPERT_LATENCY, EXPERT_LATENCY), EXPERT_TIME * wanted.seconds
+        return _run(wanted, scripted, some, latency, log, interrupt, EXPERT, seconds)
 
 
 def _latency(wanted: Wanted, log: TrialLog, say: Say) -> dict[str, Any]:

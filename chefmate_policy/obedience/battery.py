@@ -65,7 +65,7 @@ class Row:
     suite: str
     says: Says
     share: float = 1.0
-    quick: int = 4
+    quick: int = 3
     about: str = MODEL
     slow: bool = False
     fits: Callable[[Setting], object] = lambda setting: True
@@ -73,8 +73,8 @@ class Row:
 
 HALF = 0.5  # of the trials per row: rows of which no goal depends
 ROWS = (
-    Row("named", "an ingredient is named", OBJECTS, asking(sayings.seen), quick=20),
-    Row("other", "another one of the scene", OBJECTS, asking(sayings.seen_other, other=True), HALF, 10),
+    Row("named", "an ingredient is named", OBJECTS, asking(sayings.seen), quick=16),
+    Row("other", "another one of the scene", OBJECTS, asking(sayings.seen_other, other=True), HALF, 8),
     Row("named_late", "named, inference at its p95", OBJECTS, asking(sayings.seen), HALF, 0, slow=True),
     Row(
         "compositions",
@@ -102,10 +102,10 @@ ROWS = (
     ),
     Row("negated", "told not to", OBJECTS, idling(sayings.negated, names=True)),
     Row("empty", "empty instruction", OBJECTS, idling(sayings.empty)),
-    Row("change", "another one in mid-reach", OBJECTS, changing(sayings.the_other), quick=6),
+    Row("change", "another one in mid-reach", OBJECTS, changing(sayings.the_other), quick=5),
     Row("change_to_nothing", "told not to in mid-reach", OBJECTS, changing(sayings.not_that)),
     Row("null", "null prompt", OBJECTS, sayings.unsaid, HALF, about=NULL),
-    Row("held_out_pairs", "ingredient in a slot that is new to it", PAIRS, asking(sayings.seen), quick=6),
+    Row("held_out_pairs", "ingredient in a slot that is new to it", PAIRS, asking(sayings.seen), quick=5),
     Row("correct", "one of the two is named", IN_CELLS, asking(sayings.usual), HALF, 9),
     Row("swapped", "the other of the two", IN_CELLS, asking(sayings.usual_other, other=True), HALF, 9),
     Row("paraphrased", "in other words", IN_CELLS, asking(sayings.paraphrased), HALF),

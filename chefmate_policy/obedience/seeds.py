@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chefmate_policy.obedience.cells import BREAD, CELLS, CHEESE, Cell
+from chefmate_policy.obedience.cells import BREAD, CELLS, CHEESE
 from chefmate_policy.obedience.scoring import Judged, share
 
 __all__ = ["matrix", "matrix_lines", "test_lines", "tests"]
 
 HEADER = ("Scenario", "Cheese Location", "Bread Location", "Robot Action", "Language Instruction Effect")
 LOCATIONS = {"holder": "Holder", "plate": "Plate", "nowhere": "None"}
-IGNORES = "Ignores instruction"
+FOLLOWS, STAYS, IGNORES = "Follows instruction", "Leaves all alone, as is right", "Ignores instruction"
 # Robot Action by scenario; the effect was "Ignores instruction" in all of them.
 SEEDS_ACTIONS = {
     1: "Randomly picks one",
@@ -133,7 +133,7 @@ def matrix(items: Iterable[Judged]) -> list[dict[str, Any]]:
                 "cheese": LOCATIONS[cell.cheese],
                 "bread": LOCATIONS[cell.bread],
                 "action": _action(did),
-                "effect": _effect(cell, mine),
+                "effect": _effect(mine),
                 "seeds_action": SEEDS_ACTIONS.get(cell.scenario),
                 "seeds_effect": IGNORES if cell.scenario in SEEDS_ACTIONS else None,
                 "did": did,
@@ -180,9 +180,9 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{words} {count}x" for words, count in counts.items())
 
 
-def _effect(cell: Cell, items: Sequence[Judged]) -> str:
+def _effect(items: Sequence[Judged]) -> str:
     if not items:
         return "not run"
     rightly = sum(item.rightly for item in items)
-    word = "Follows instruction" if 2 * rightly > len(items) else IGNORES
-    return f"{word} ({rightly} of {len(items)} right)"
+    follows = FOLLOWS if any(item.target for item in items) else STAYS
+    return f"{follows if 2 * rightly > len(items) else IGNORES} ({rightly} of {len(items)} right)"

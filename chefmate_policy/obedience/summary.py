@@ -32,15 +32,19 @@ def lines(result: Mapping[str, Any]) -> list[str]:
         f"changed when it should: {words(pairs['changed'])}",
         f"stayed when it should: {words(pairs['stayed'])}",
         "",
-        *seeds.test_lines(loop["tests"]),
-        "",
-        *seeds.matrix_lines(loop["matrix"]),
-        "",
+        *_seeds(loop),
         *_baselines(loop["baselines"]),
         "",
         *(_goal(goal) for goal in loop["goals"]),
     ]
     return text + _graph(result.get("graph"))
+
+
+def _seeds(loop: Mapping[str, Any]) -> list[str]:
+    """Their tests and matrix; nothing where none of their cells was tried."""
+    if not any(entry["rightly"] for entry in loop["matrix"]):
+        return []
+    return [*seeds.test_lines(loop["tests"]), "", *seeds.matrix_lines(loop["matrix"]), ""]
 
 
 def words(rate: Mapping[str, Any] | None) -> str:

@@ -75,7 +75,9 @@ def test_an_obedient_policy_meets_every_goal() -> None:
     assert found["pairs"]["rightly"]["rate"] == 1.0
     assert found["pairs"]["changed"]["rate"] == found["pairs"]["stayed"]["rate"] == 1.0
     assert all(test["passed"]["rate"] == 1.0 for test in found["tests"])
-    assert all(entry["effect"].startswith("Follows") for entry in found["matrix"])
+    effects = {entry["scenario"]: entry["effect"].split(" (")[0] for entry in found["matrix"]}
+    assert effects[1] == effects[4] == "Follows instruction"
+    assert effects[6] == effects[9] == "Leaves all alone, as is right"
 
 
 def test_a_policy_that_obeys_and_fumbles_has_obeyed() -> None:
