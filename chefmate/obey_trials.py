@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,13 +28,14 @@ from chefmate_policy.obedience.battery import BY_ID
 from chefmate_policy.obedience.trial import Outcome, Trial
 
 if TYPE_CHECKING:
-    from chefmate.closed_loop import ClosedLoop
+    from chefmate.closed_loop import ClosedLoop, Driver
 
-__all__ = ["Latency", "Policy", "measure", "run_trials"]
+__all__ = ["Latency", "Policy", "measure", "run_trials", "watch_trials"]
 
 TIMED = 60  # inferences that tell the latency
 WARM = 3  # inferences before those
 POLL = 0.2  # s between looks at ctrl-C
+FRAME_EVERY, FRAMES, FRAME_SIZE = 1.0, 6, (240, 180)  # s; pictures of a trial; pixels
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,24 @@ def _run(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def watch_trials(
+    trials: Sequence[Trial], policy: Policy, latency: Latency, folder: Path, workers: int
+) -> list[list[str]]:
+    """Runs trials for the eye: for each a few scene camera pictures, FOLDER/FILE, in their order.
+
+    The same trial with the same latency goes as it went before. Raises as `run_trials` does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    workers = max(1, min(workers, len(trials)))
+    with ProcessPoolExecutor(workers, context, _start_worker, (policy, context.Event())) as pool:
+        try:
+            asked = [pool.submit(_film, trial, latency.of(trial), folder) for trial in trials]
+            return [future.result() for future in asked]
+        except BrokenProcessPool:
+            raise ChefmateError("a worker died, for lack of memory or by a signal") from None
+
+
 _at_work: dict[str, Any] = {}  # a worker's policy, closed loop and stop flag
 
 
@@ -173,9 +193,28 @@ def _loop() -> ClosedLoop:
     return loop
 
 
-def _watch(*about: Any) -> None:
+def _watch(driver: Driver, trial: Trial) -> None:
     if _at_work["stop"].is_set():
         raise StoppedError
+    film = _at_work.get("film")
+    if film is not None and driver.now >= FRAME_EVERY * len(film):
+        film.append(driver.studio.views()["scene"])
+
+
+def _film(trial: Trial, latency: float, folder: Path) -> list[str]:
+    import cv2  # here, for the `chefmate` command imports this module
+
+    film: list[Any] = []
+    _at_work["film"] = film
+    _work(trial, latency)
+    del _at_work["film"]
+    files = []
+    for number in sorted({round(at) for at in np.linspace(0, len(film) - 1, min(FRAMES, len(film)))}):
+        small = cv2.resize(film[number], FRAME_SIZE, interpolation=cv2.INTER_AREA)
+        file = folder / f"{trial.number}-{FRAME_EVERY * number:04.1f}s.png"
+        cv2.imwrite(str(file), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        files.append(f"{folder.name}/{file.name}")
+    return files
 
 
 def _work(trial: Trial, latency: float) -> Outcome | None:

@@ -12,8 +12,9 @@ from chefmate.errors import ChefmateError
 from chefmate.interrupting import Interrupt
 from chefmate.obey_log import TrialLog
 from chefmate.obey_options import LATENCIES, Wanted
-from chefmate.obey_trials import Latency, Policy, measure, run_trials
+from chefmate.obey_trials import Latency, Policy, measure, run_trials, watch_trials
 from chefmate_policy.obedience import battery
+from chefmate_policy.obedience.battery import BY_ID
 from chefmate_policy.obedience.results import closed_loop, paired
 from chefmate_policy.obedience.scoring import Judged
 from chefmate_policy.obedience.trial import NULL, Outcome, Trial
@@ -22,7 +23,16 @@ __all__ = ["trials"]
 
 Say = Callable[[str], None]
 EXPERT_EVERY = 10  # trials, of which the expert does one too
-TRIALS, EXPERT, GRAPH = "trials", "expert", "graph"  # in the report's folder
+TRIALS, EXPERT, GRAPH, PICTURES = "trials", "expert", "graph", "pictures"  # in the report's folder
+SHOWN = (
+    "correct",
+    "swapped",
+    "cell_negated",
+    "cell_change",
+    "stop",
+    "named",
+)  # rows, the first trial of each
+QUICK_SHOWN = 2
 GRAPH_ROW = "named"  # what is repeated in the real graph
 EXPERT_TIME = 0.15  # of what the policy has
 EXPERT_LATENCY = 0.01  # s: it looks, and answers within a cycle
@@ -34,7 +44,7 @@ def trials(wanted: Wanted, interrupt: Interrupt, say: Say) -> dict[str, Any]:
     with log.locked():
         latency = _latency(wanted, log, say)
         log.begin(wanted.about(latency))
-        times = Latency(latency["used"], latency["p95"])
+        times = Latency(latency["s"], latency["p95"] or latency["s"])
         outcomes = _run(wanted, wanted.policy, wanted.plan, times, log, interrupt, TRIALS, wanted.seconds)
         expert = {} if wanted.policy.backend == "expert" else _expert(wanted, interrupt)
         found: dict[str, Any] = {
@@ -46,6 +56,7 @@ def trials(wanted: Wanted, interrupt: Interrupt, say: Say) -> dict[str, Any]:
                 **closed_loop(wanted.plan, outcomes, expert),
             }
         }
+        found["pictures"] = _pictures(wanted, outcomes, times)
         if wanted.options.graph:
             found["graph"] = _graph(wanted, outcomes, TrialLog(log.folder / GRAPH), interrupt, say)
     return found
@@ -107,17 +118,39 @@ def _expert(wanted: Wanted, interrupt: Interrupt) -> dict[int, Outcome]:
         return _run(wanted, scripted, some, latency, log, interrupt, EXPERT, seconds)
 
 
+def _pictures(wanted: Wanted, outcomes: dict[int, Outcome], latency: Latency) -> list[dict[str, Any]]:
+    """Trials of one scene as strips: what it looks like when the words alone differ."""
+    ran = [trial for trial in wanted.plan if trial.number in outcomes]
+    chosen = {trial.last.row: trial for trial in reversed(ran) if trial.last.row in SHOWN}
+    shown = [chosen[row] for row in SHOWN if row in chosen]
+    if wanted.options.quick:
+        shown = shown[:QUICK_SHOWN]
+    films = (
+        watch_trials(shown, wanted.policy, latency, wanted.folder / PICTURES, wanted.workers) if shown else []
+    )
+    return [
+        {
+            "title": "; then ".join(f'"{ask.text}"' for _, ask in trial.asks),
+            "caption": f"{trial.last.row}: {Judged(trial, outcomes[trial.number]).did}",
+            "frames": frames,
+        }
+        for trial, frames in zip(shown, films, strict=True)
+    ]
+
+
 def _latency(wanted: Wanted, log: TrialLog, say: Say) -> dict[str, Any]:
-    """What an inference takes; a run that goes on keeps what it began with."""
+    """What an inference takes, measured unless it is given; a run that goes on keeps what it began with."""
     mode = wanted.options.latency
     kept = (log.plan() or {}).get("latency")
     if kept and kept["mode"] == mode:
         return dict(kept)
+    if mode not in LATENCIES and not any(BY_ID[trial.last.row].slow for trial in wanted.plan):
+        return {"mode": mode, "s": float(mode), "p50": None, "p95": None}
     say("measuring how long an inference takes ...")
     usual, slow = measure(wanted.policy)
     used = {"p50": usual, "p95": slow}[mode] if mode in LATENCIES else float(mode)
     say(f"an inference takes {usual * 1e3:.0f} ms (p50), {slow * 1e3:.0f} ms (p95), cameras included")
-    return {"mode": mode, "used": used, "p50": usual, "p95": slow}
+    return {"mode": mode, "s": used, "p50": usual, "p95": slow}
 
 
 def _graph(

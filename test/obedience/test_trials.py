@@ -4,60 +4,47 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from chefmate.errors import ChefmateError
 from chefmate.obey_log import OUTCOMES, TrialLog, policy_digest
-from chefmate.obey_trials import Latency, Policy, run_trials
-from chefmate_policy.data.phrasings import Phrasings
-from chefmate_policy.data.variants import Stock
-from chefmate_policy.obedience.battery import plan
-from chefmate_policy.obedience.sayings import Kitchen
-from chefmate_policy.obedience.scoring import Judged
-from chefmate_policy.obedience.trial import Moved, Outcome, Trial
+from chefmate_policy.obedience.trial import Moved, Outcome
 
-KITCHEN = Kitchen(
-    ("bread", "cheese", "patty", "lettuce", "tomato"),
-    Stock(5, {"bread": 2, "cheese": 1, "patty": 1, "lettuce": 1, "tomato": 1}),
-    Phrasings.load(),
-)
-EXPERT = Policy("expert", idle=1.0)
-LATENCY = Latency(0.01, 0.01)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from conftest import StartedProcess, until
+
 SOME = Outcome(
     3, (("bread", 1.5),), (), ("bread",), (Moved("bread", "plate", True),), "bread", 9.0, 4, 0.1, "DONE"
 )
 
 
-@pytest.fixture(scope="module")
-def trials() -> tuple[Trial, ...]:
-    change, *_ = plan(KITCHEN, per_row=1, rows=["change"])
-    nothing = plan(KITCHEN, per_row=3, rows=["empty"])
-    return (change, *(Trial(n + 1, t.cell, t.scene, t.asks, t.noise_seed) for n, t in enumerate(nothing)))
-
-
-def test_an_interrupted_run_goes_on_with_what_it_lacks(tmp_path: Path, trials: tuple[Trial, ...]) -> None:
-    log, ran = TrialLog(tmp_path), []
-
-    def note(done: int, outcome: Outcome) -> None:
-        ran.append(outcome.number)
-
-    first = run_trials(trials, EXPERT, LATENCY, log, 1, lambda: len(ran) >= 1, note)
-    assert 1 <= len(first) < len(trials)
-    assert log.outcomes() == first
-    again = run_trials(trials, EXPERT, LATENCY, log, 1, report=note)
-    assert sorted(ran) == [0, 1, 2, 3], "each trial ran once"
-    assert again == log.outcomes() and set(again) == {0, 1, 2, 3}
-    judged = [Judged(trial, again[trial.number]) for trial in trials]
-    assert all(item.rightly and not item.outcome.fault for item in judged)
-    assert judged[0].placed_flat and not judged[1].outcome.contacts
-    assert judged[0].outcome.contacts[0][1] > trials[0].asks[1][0], "touched after the change"
-
-
-def test_a_policy_that_cannot_be_loaded_is_named(tmp_path: Path, trials: tuple[Trial, ...]) -> None:
-    with pytest.raises(Exception, match="nobody"):
-        run_trials(trials, Policy("nobody"), LATENCY, TrialLog(tmp_path), 1)
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
+    tmp_path: Path, start_process: Callable[..., StartedProcess]
+) -> None:
+    report, log = tmp_path / "report", TrialLog(tmp_path / "report" / "trials")
+    command = ["python", "-m", "chefmate.obey", "expert", "--rows", "empty", "negated", "change"]
+    command += ["--trials", "1", "--workers", "1", "--latency", "0.02", "--report", str(report)]
+    first = start_process(command)
+    until(lambda: (log.folder / OUTCOMES).exists(), 90, f"an outcome; so far:\n{first.output}")
+    assert first.stop(signal.SIGINT, 60) == 130, first.output
+    kept = log.outcomes()
+    assert 1 <= len(kept) < 3 and "trials are kept" in first.output
+    second = start_process(command)
+    assert second.wait(100) == 0, second.output
+    lines = (log.folder / OUTCOMES).read_text().splitlines()
+    assert sorted(json.loads(line)["number"] for line in lines) == [0, 1, 2], "each trial ran once"
+    assert {number: log.outcomes()[number] for number in kept} == kept
+    loop = json.loads((report / "result.json").read_text())["closed_loop"]
+    assert loop["done"] == 3 and not loop["faults"]
+    assert [row["rightly"]["successes"] for row in loop["rows"]] == [1, 1, 1]
+    change = next(row for row in loop["rows"] if row["id"] == "change")
+    assert change["targeted"]["placed_flat"]["successes"] == 1
+    assert (report / "index.html").stat().st_size > 1000
 
 
 def test_a_line_that_a_kill_cut_short_is_dropped_and_its_trial_runs_again(tmp_path: Path) -> None:
