@@ -122,7 +122,7 @@ def _given(options: argparse.Namespace) -> list[str]:
     words += ["--rows", *options.rows] if options.rows else []
     words += ["--model", *options.model] if options.model else []
     words += ["--latency", options.latency, "--seed", str(options.seed)]
-    words += ["--graph", str(options.graph)] if options.graph else []
+    words += ["--graph", str(options.graph), "--graph-rows", *options.graph_rows] if options.graph else []
     return words
 
 

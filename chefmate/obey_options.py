@@ -65,6 +65,14 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--graph", type=int, default=0, metavar="N", help="trials to repeat in the real graph"
     )
+    command.add_argument(
+        "--graph-rows",
+        nargs="+",
+        default=["named"],
+        metavar="ROW",
+        choices=tuple(battery.BY_ID),
+        help="of these (default named)",
+    )
     command.add_argument("--data", type=Path, help="dataset that the policy was trained on, for more checks")
     command.add_argument(
         "--base", default="", help="base checkpoint, where the policy's own note is elsewhere"

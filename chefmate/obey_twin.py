@@ -33,7 +33,6 @@ SHOWN = (
     "named",
 )  # rows, the first trial of each
 QUICK_SHOWN = 2
-GRAPH_ROW = "named"  # what is repeated in the real graph
 EXPERT_TIME = 0.15  # of what the policy has
 EXPERT_LATENCY = 0.01  # s: it looks, and answers within a cycle
 
@@ -58,7 +57,7 @@ def trials(wanted: Wanted, interrupt: Interrupt, say: Say) -> dict[str, Any]:
         }
         found["pictures"] = _pictures(wanted, outcomes, times)
         if wanted.options.graph:
-            found["graph"] = _graph(wanted, outcomes, TrialLog(log.folder / GRAPH), interrupt, say)
+            found["graph"] = _graph(wanted, outcomes, TrialLog(wanted.folder / GRAPH), interrupt, say)
     return found
 
 
@@ -156,13 +155,17 @@ def _latency(wanted: Wanted, log: TrialLog, say: Say) -> dict[str, Any]:
 def _graph(
     wanted: Wanted, lockstep: dict[int, Outcome], log: TrialLog, interrupt: Interrupt, say: Say
 ) -> dict[str, Any]:
-    """The first trials of a row once more, through nodes, DDS and servo bytes, in real time."""
+    """The first trials of some rows once more, through nodes, DDS and servo bytes, in real time."""
     from chefmate.judging import Limits
-    from chefmate.obey_graph import graph_trials
+    from chefmate.obey_graph import graph_trials, reaches_model
 
-    chosen = [trial for trial in wanted.plan if trial.last.row == GRAPH_ROW][: wanted.options.graph]
-    if not chosen:
-        raise ChefmateError(f"--graph needs row {GRAPH_ROW}")
+    chosen: list[Trial] = []
+    for row in wanted.options.graph_rows:
+        mine = [trial for trial in wanted.plan if trial.last.row == row]
+        fit = [trial for trial in mine if all(reaches_model(ask) for _, ask in trial.asks)]
+        if not fit:
+            raise ChefmateError(f"--graph-rows {row}: it has no trial here that the real graph can run")
+        chosen += fit[: wanted.options.graph]
     with log.locked():
         log.begin({"trials": battery.digest(chosen), "policy": wanted.about({})["policy"]})
         done = log.outcomes()
