@@ -105,7 +105,8 @@ class Limits:
         stable_frames: equal workcell states in a row that count as seen.
         min_confidence: below it, an object on the plate lies only half on it.
         repeat_period: s, between repetitions of an instruction that the policy has not taken over yet.
-        finish_time: s, that the policy gets to draw the arm back once success is seen.
+        finish_time: s, that the policy gets to draw the arm back once success is seen. A learned policy never
+            says DONE and looks at the present only: given more, it goes on to a second slice of the same kind.
         settle_time: s, between the policy's DONE and the judgement.
         verify_time: s, to get a clear view after the time for an attempt ran out.
         clear_view_after: s, that a resting arm may hide a zone before it is sent home; 0: it never is.
@@ -118,7 +119,7 @@ class Limits:
     stable_frames: int = 3
     min_confidence: float = 0.75
     repeat_period: float = 0.5
-    finish_time: float = 3.0
+    finish_time: float = 1.5
     settle_time: float = 0.5
     verify_time: float = 15.0
     clear_view_after: float = 3.0
