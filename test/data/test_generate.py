@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 os.environ.setdefault("MUJOCO_GL", "egl")  # read once, when mujoco is imported first
 
 from chefmate import demonstrations
+from chefmate.closed_loop import Driver
 from chefmate.data import limits
 from chefmate.data_generate import Job, Options, generate, make_layout
 from chefmate.demonstrations import Studio
@@ -165,7 +167,7 @@ def test_a_slice_that_was_pushed_aside_is_no_success(job: Job) -> None:
     idle = next(v for v in draw_variants(scene, job.scene, job.phrasings) if not v.ingredient)
     studio = Studio(pictures=False)
     studio.arrange(scene)
-    before = studio._places()
+    before = studio.places()
     assert studio._judge(idle, before) == ""
     studio.world.place("cheese", "plate")
     assert studio._judge(idle, before) == "moved something"
@@ -208,3 +210,34 @@ sys.meta_path.insert(0, Blocked())
 import chefmate.data_generate, chefmate.demonstrations
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=dict(os.environ))
+
+
+def test_a_policy_that_drives_before_leaves_the_episode_to_the_expert(job: Job) -> None:
+    """The expert itself is the policy here: for 3 s it reaches for the bread, then the recording begins."""
+    studio = Studio(pictures=False)
+    driver = Driver(studio, "expert", latency=0.05)
+    studio.lead = driver.lead
+    options = replace(job.scene, idle=0, driven=1.0)
+    scene = draw_scene(100_000, 0, options, job.stock, job.phrasings)
+    variant = next(v for v in draw_variants(scene, options, job.phrasings) if v.ingredient == "bread")
+    whole = studio.record(scene, replace(variant, driven=0.0, kick=None))
+    driven = studio.record(scene, replace(variant, driven=3.0, kick=None))
+    studio.close()
+    driver.close()
+    assert whole.failure == driven.failure == ""
+    assert np.abs(whole.states[0] - scene.start).max() < 0.05
+    assert np.abs(driven.states[0] - scene.start).max() > 0.3
+
+
+def test_what_is_driven_changes_nothing_else_of_a_layout(job: Job) -> None:
+    options = replace(job.scene, kicked=0.5)
+    scene = draw_scene(100_000, 0, options, job.stock, job.phrasings)
+    plain = draw_variants(scene, options, job.phrasings)
+    driven = draw_variants(scene, replace(options, driven=1.0, driven_seconds=4.0), job.phrasings)
+    assert [replace(variant, driven=0.0) for variant in driven] == list(plain)
+    assert all(0.0 < variant.driven < 4.0 for variant in driven)
+
+
+def test_a_folder_without_weights_is_no_policy_to_drive(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"no \*\.safetensors"):
+        generate(options(tmp_path / "set", policy=tmp_path))
