@@ -19,6 +19,8 @@ UNKNOWN_POSITION = (float("nan"), float("nan"), float("nan"))
 SCALE = 0.5
 # px of a 640x480 image: a kernel that reaches from a face over the slice's edge to the jaw that holds it.
 REACH = 18
+OPENING = np.ones((3, 3), dtype=np.uint8)
+SPARE = 2  # working px around what is cut out, so that opening it gives what opening the whole image gives
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,18 @@ class Eye:
         self._unit = self.work_size[0] / settings.image_size[0]
         self.slot_polygons = [self._polygon(zone, f"slot {k}") for k, zone in enumerate(settings.slots)]
         self.plate_polygon = self._polygon(settings.plate, "the plate")
-        self._slot_masks = [self._filled(polygon) for polygon in self.slot_polygons]
-        self._plate_mask = self._filled(self.plate_polygon)
+        slot_masks = [self._filled(polygon) for polygon in self.slot_polygons]
+        plate_mask = self._filled(self.plate_polygon)
+        self._slots = [_Part.of(mask) for mask in slot_masks]
+        self._holder = _Part.of(np.maximum.reduce(slot_masks))
+        self._plate_part = _Part.of(plate_mask)
         self._margin = cv2.getStructuringElement(
             cv2.MORPH_ELLIPSE, (2 * self._px(settings.loose_margin) + 1,) * 2
         )
-        zones = np.maximum.reduce([*self._slot_masks, self._plate_mask])
+        zones = np.maximum.reduce([*slot_masks, plate_mask])
         self._outside = cv2.bitwise_not(cv2.dilate(zones, self._margin))
+        self._near = np.ones((self._px(REACH),) * 2, dtype=np.uint8)
+        self._wide = np.ones((self._px(settings.loose_min_width),) * 2, dtype=np.uint8)
 
     def _px(self, value: float) -> int:
         return max(1, round(value * self._unit))
@@ -137,14 +144,11 @@ class Eye:
         """
         small = cv2.resize(image, self.work_size, interpolation=cv2.INTER_AREA)
         hsv = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)
-        opening = np.ones((3, 3), dtype=np.uint8)
         faces, edges = {}, {}
         for ingredient in self.settings.ingredients:
-            faces[ingredient.name] = cv2.morphologyEx(
-                in_ranges(hsv, ingredient.face), cv2.MORPH_OPEN, opening
-            )
+            faces[ingredient.name] = _opened(in_ranges(hsv, ingredient.face))
             edges[ingredient.name] = in_ranges(hsv, ingredient.edge)
-        arm = cv2.morphologyEx(in_ranges(hsv, self.settings.arm), cv2.MORPH_OPEN, opening)
+        arm = _opened(in_ranges(hsv, self.settings.arm))
         return faces, edges, arm, hsv
 
     def look(self, image: NDArray[np.uint8]) -> Sight:
@@ -158,30 +162,39 @@ class Eye:
                 f"image of {image.shape[1]}x{image.shape[0]}, expected {self.size[0]}x{self.size[1]}."
             )
         faces, edges, arm, hsv = self.masks(image)
-        food = np.maximum.reduce([*faces.values(), *edges.values()])
-        empty_slot = in_ranges(hsv, self.settings.slot_background)
-        empty_plate = in_ranges(hsv, self.settings.plate_background)
-        plate = self._plate(faces, arm, cv2.bitwise_not(food | empty_plate) | (arm & ~food))
+        food = np.zeros_like(arm)
+        for mask in (*faces.values(), *edges.values()):
+            cv2.bitwise_or(food, mask, food)
+        plate = self._plate(faces, arm, self._unexplained(self._plate_part, food, arm, hsv))
+        holder = self._holder.put(self._unexplained(self._holder, food, arm, hsv), np.zeros_like(arm))
         return Sight(
             slots=tuple(
-                self._slot(zone, mask, faces, edges, cv2.bitwise_not(food | empty_slot) | (arm & ~food))
-                for zone, mask in zip(self.settings.slots, self._slot_masks, strict=True)
+                self._slot(zone, part, faces, edges, holder)
+                for zone, part in zip(self.settings.slots, self._slots, strict=True)
             ),
             plate=plate,
             loose=tuple(self._loose(faces, arm, plate.blob)),
         )
 
+    def _unexplained(self, part: _Part, food: Mask, arm: Mask, hsv: NDArray[np.uint8]) -> Mask:
+        """What is neither food nor background, and what is arm, in a part of the image."""
+        of_plate = part is self._plate_part
+        background = self.settings.plate_background if of_plate else self.settings.slot_background
+        known = part.cut(food)
+        nothing = in_ranges(part.cut(hsv), background)
+        found: Mask = cv2.bitwise_not(known | nothing) | (part.cut(arm) & ~known)
+        return found
+
     def _slot(
-        self, zone: Zone, mask: Mask, faces: dict[str, Mask], edges: dict[str, Mask], unexplained: Mask
+        self, zone: Zone, part: _Part, faces: dict[str, Mask], edges: dict[str, Mask], unexplained: Mask
     ) -> SlotSight:
-        whole = max(1, cv2.countNonZero(mask))
-        shares = {name: cv2.countNonZero(face & mask) / whole for name, face in faces.items()}
+        shares = {name: part.count(face) / part.whole for name, face in faces.items()}
         best = max(shares, key=lambda name: shares[name])
-        hidden = cv2.countNonZero(_opened(unexplained & mask)) / whole > self.settings.slot_max_hidden
+        hidden = part.count_opened(part.cut(unexplained)) / part.whole > self.settings.slot_max_hidden
         position = zone.centre or UNKNOWN_POSITION
         if shares[best] < self.settings.slot_min_share:
             # A slice that stands askew turns its edge to the camera.
-            both = {name: cv2.countNonZero((faces[name] | edges[name]) & mask) / whole for name in faces}
+            both = {name: part.count(faces[name] | edges[name]) / part.whole for name in faces}
             best = max(both, key=lambda name: both[name])
             if both[best] < self.settings.slot_min_askew:
                 return SlotSight(None, 1.0, hidden, position)
@@ -194,13 +207,13 @@ class Eye:
         return SlotSight(best, confidence, hidden, position)
 
     def _plate(self, faces: dict[str, Mask], arm: Mask, unexplained: Mask) -> PlateSight:
-        mask, settings = self._plate_mask, self.settings
-        whole = max(1, cv2.countNonZero(mask))
-        hidden = cv2.countNonZero(_opened(unexplained & mask)) / whole > settings.plate_max_hidden
-        blobs = {name: _largest(face, mask) for name, face in faces.items()}
-        top = max(blobs, key=lambda name: blobs[name].within)
-        area = blobs[top].within / self._unit**2
-        if area < settings.plate_min_area:
+        part, settings = self._plate_part, self.settings
+        hidden = part.count_opened(unexplained) / part.whole > settings.plate_max_hidden
+        least = settings.plate_min_area * self._unit**2
+        # A blob of a class covers at most what the class covers.
+        blobs = {name: _largest(face, part) for name, face in faces.items() if part.count(face) >= least}
+        top = max(blobs, key=lambda name: blobs[name].within, default=None)
+        if top is None or blobs[top].within < least:
             centre = settings.plate.centre or UNKNOWN_POSITION
             return PlateSight(None, 1.0, (0.0, 0.0), 0.0, hidden, centre)
         column, row = blobs[top].centre
@@ -209,7 +222,7 @@ class Eye:
             top=top,
             confidence=blobs[top].within / blobs[top].area,
             centre=pixel,
-            area=area,
+            area=blobs[top].within / self._unit**2,
             hidden=hidden or self._touching(blobs[top].body, arm) >= settings.loose_arm_share,
             position=self._position(pixel, settings.plate.centre),
             blob=blobs[top].body,
@@ -217,23 +230,26 @@ class Eye:
 
     def _touching(self, body: Mask, arm: Mask) -> float:
         """Share of a blob's surroundings that is arm."""
-        near = np.ones((self._px(REACH),) * 2, dtype=np.uint8)
-        rim = cv2.dilate(body, near) & ~body
+        rim = cv2.dilate(body, self._near) & ~body
         return cv2.countNonZero(rim & arm) / max(1, cv2.countNonZero(rim))
 
     def _loose(self, faces: dict[str, Mask], arm: Mask, on_plate: Mask | None) -> list[LooseSight]:
         found = []
-        wide = np.ones((self._px(self.settings.loose_min_width),) * 2, dtype=np.uint8)
+        least = self.settings.loose_min_area * self._unit**2
         for name, face in faces.items():
             outside = face & self._outside
             if on_plate is not None:
                 outside &= ~on_plate  # what sticks out over the rim is the same slice
-            outside = cv2.morphologyEx(outside, cv2.MORPH_OPEN, wide)
+            if cv2.countNonZero(outside) < least:
+                continue
+            outside = cv2.morphologyEx(outside, cv2.MORPH_OPEN, self._wide)
+            if cv2.countNonZero(outside) < least:
+                continue
             count, labels, stats, centres = cv2.connectedComponentsWithStats(outside, connectivity=8)
             for blob in range(1, count):
-                area = stats[blob, cv2.CC_STAT_AREA] / self._unit**2
-                if area < self.settings.loose_min_area:
+                if stats[blob, cv2.CC_STAT_AREA] < least:
                     continue
+                area = stats[blob, cv2.CC_STAT_AREA] / self._unit**2
                 body = (labels == blob).astype(np.uint8) * 255
                 touches = self._touching(body, arm) >= self.settings.loose_arm_share
                 place = GRIPPER if touches else ELSEWHERE
@@ -274,9 +290,9 @@ class _Blob:
     body: Mask
 
 
-def _largest(mask: Mask, zone: Mask) -> _Blob:
+def _largest(mask: Mask, zone: _Part) -> _Blob:
     _, labels, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    within = np.bincount(labels[zone > 0], minlength=len(stats))
+    within = np.bincount(zone.cut(labels)[zone.mask > 0], minlength=len(stats))
     within[0] = 0  # the background
     blob = int(np.argmax(within))
     column, row = centres[blob]
@@ -288,4 +304,40 @@ def _largest(mask: Mask, zone: Mask) -> _Blob:
 
 def _opened(mask: Mask) -> Mask:
     """Without lines one or two pixels wide, where the colours of two things blend."""
-    return cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), dtype=np.uint8))
+    return cv2.morphologyEx(mask, cv2.MORPH_OPEN, OPENING)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A zone, cut out of the working image with a little around it: rows, columns, mask of the cut, its
+    pixels."""
+
+    rows: slice
+    columns: slice
+    mask: Mask
+    whole: int
+
+    @classmethod
+    def of(cls, mask: Mask) -> _Part:
+        """The zone of a mask (h, w), 255 where true."""
+        column, row, width, height = cv2.boundingRect(mask)
+        rows = slice(max(0, row - SPARE), row + height + SPARE)
+        columns = slice(max(0, column - SPARE), column + width + SPARE)
+        return cls(rows, columns, mask[rows, columns].copy(), max(1, cv2.countNonZero(mask)))
+
+    def cut(self, image: Mask) -> Mask:
+        """The part of an image (h, w) or (h, w, channels) in which the zone lies; a view."""
+        return image[self.rows, self.columns]
+
+    def put(self, cut: Mask, image: Mask) -> Mask:
+        """Writes a cut into an image (h, w), and returns it."""
+        image[self.rows, self.columns] = cut
+        return image
+
+    def count(self, mask: Mask) -> int:
+        """Pixels of a mask (h, w) that lie in the zone."""
+        return cv2.countNonZero(self.cut(mask) & self.mask)
+
+    def count_opened(self, cut: Mask) -> int:
+        """Pixels of a cut that lie in the zone, without thin lines."""
+        return cv2.countNonZero(_opened(cut & self.mask))
