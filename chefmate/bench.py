@@ -22,7 +22,19 @@ from chefmate_policy.intervals import rate, words
 
 Say = Callable[[str], None]
 # What `chefmate bench all` and `make bench` run.
-ALL = ("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct", "change", "graph", "seams")
+ALL = (
+    "twin",
+    "bus",
+    "fuzz",
+    "loop",
+    "faults",
+    "sandwich",
+    "instruct",
+    "change",
+    "graph",
+    "seams",
+    "perception",
+)
 # s of each measurement unless --seconds says otherwise
 TWIN_SECONDS, BUS_SECONDS, LOOP_SECONDS, GRAPH_SECONDS, SEAM_SECONDS = 10.0, 10.0, 60.0, 20.0, 10.0
 FAULT_RUNS, CHANGES = 1000, 100  # unless --runs says otherwise
@@ -89,6 +101,13 @@ def bench(options: argparse.Namespace) -> int:
             from chefmate.bench_seams import bench_seams
 
             document[name] = bench_seams(options.seconds or SEAM_SECONDS, options.seed, say)
+        elif name == "perception":
+            from chefmate.bench_perception import RUNS, bench_perception
+
+            runs = RUNS if options.runs is None else options.runs
+            if runs < 1:
+                raise ArgumentError(f"--runs {runs} is less than 1.")
+            document[name] = bench_perception(options.policy, runs, options.seed, options.workers, say)
         else:
             from chefmate.bench_instruct import bench_instruct
 

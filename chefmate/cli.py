@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "what",
         choices=(
             *("twin", "bus", "fuzz", "loop", "faults", "sandwich", "instruct", "policy", "change", "graph"),
-            *("seams", "all"),
+            *("seams", "perception", "all"),
         ),
     )
     bench.add_argument(
@@ -84,16 +84,24 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="twin, bus, loop, graph, seams: of each measurement (default 10, 10, 60, 20, 10)",
     )
-    bench.add_argument("--runs", type=int, help="faults, change: number of runs (default 1000, 100)")
+    bench.add_argument(
+        "--runs",
+        type=int,
+        help="faults, change, perception: number of runs (default 1000, 100, 8 of each policy)",
+    )
     bench.add_argument("--inputs", type=int, default=1_000_000, help="fuzz: number of inputs (default 1e6)")
-    bench.add_argument("--seed", type=int, default=0, help="faults, fuzz: seed of the first run (default 0)")
+    bench.add_argument(
+        "--seed", type=int, default=0, help="faults, fuzz, perception: seed of the first run (default 0)"
+    )
     bench.add_argument(
         "--member",
         default="small-7m",
         help="policy: model size (default small-7m; n1.5-3b needs a GPU or patience)",
     )
     bench.add_argument("--device", default="auto", help="policy: cuda, cpu or auto (default)")
-    bench.add_argument("--workers", type=int, help="faults: runs at a time (default 2 for each core)")
+    bench.add_argument(
+        "--workers", type=int, help="faults, perception: runs at a time (default 2, 1 for each core)"
+    )
     bench.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
     serve.add(commands.add_parser("serve", help="serve a checkpoint to GR00T N1.5 clients"))

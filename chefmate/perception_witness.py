@@ -27,6 +27,7 @@ from chefmate_ros.share import share_file
 __all__ = ["Hidden", "Witness", "true_objects"]
 
 CAMERA = "scene"
+GEOMS = 500  # more than the scene has; each one costs time when the list is read
 HALF_ON = 0.5  # confidence of a slice that sticks out over the plate's rim: below every min_confidence
 
 
@@ -34,9 +35,8 @@ HALF_ON = 0.5  # confidence of a slice that sticks out over the plate's rim: bel
 class Hidden:
     """Shares 0..1 that the arm, or what it carries, hides.
 
-    slices: of each slice's visible pixels, by its instance's name; of the carried one by the arm alone. zones:
-    of each slot's zone, then of the plate's. covered: slices of which others leave less than a quarter in
-    sight, arm or not.
+    slices: of each slice's visible pixels, by its instance's name; of the carried one by the arm alone.
+    zones: of each slot's zone, then of the plate's. covered: slices on the plate that have others above them.
     """
 
     slices: dict[str, float]
@@ -58,7 +58,7 @@ class Witness:
         self.eye = Eye(self.settings, self.size)
         self._renderer = KitchenRenderer(world.model, CAMERA, *self.size)
         self._image = np.zeros((config.height, config.width, 3), dtype=np.uint8)
-        self._segments = mujoco.Renderer(world.model, self.eye.work_size[1], self.eye.work_size[0])
+        self._segments = mujoco.Renderer(world.model, *self.eye.work_size[::-1], max_geom=GEOMS)
         self._segments.enable_segmentation_rendering()
         self._option = mujoco.MjvOption()
         self._option.geomgroup[HIDDEN_GROUP] = 0
@@ -120,7 +120,7 @@ class Witness:
             if geom.objid in without:
                 geom.segid = -1
         shown = self._segments.render()
-        return np.where(shown[..., 1] == mujoco.mjtObj.mjOBJ_GEOM, shown[..., 0], -1)
+        return np.where(shown[..., 1] == int(mujoco.mjtObj.mjOBJ_GEOM), shown[..., 0], -1)
 
 
 def true_objects(world: World) -> dict[str, SeenObject]:
