@@ -27,7 +27,7 @@ __all__ = ["LATENCIES", "Wanted", "add"]
 
 INTERVAL = 0.04  # half-width; 219 trials a row, and goals ask for 200
 QUICK_PICK, QUICK_IDLE = 20.0, 6.0  # s
-QUICK_SECONDS = 400.0  # of trials, so that all of it takes less than ten minutes
+QUICK_SECONDS = 330.0  # of trials, so that all of it takes less than ten minutes
 LATENCIES = ("p50", "p95")
 
 
@@ -53,7 +53,7 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rows", nargs="+", metavar="ROW", choices=tuple(battery.BY_ID), help="these alone")
     command.add_argument("--seed", type=int, default=0, help="of scenes, words and noise (default 0)")
     command.add_argument(
-        "--seconds", type=float, help="stop the trials after that; figures are of what is done (--quick: 400)"
+        "--seconds", type=float, help="stop the trials after that; figures are of what is done (--quick: 330)"
     )
     command.add_argument("--workers", type=int, help="processes (default: as many as cores)")
     command.add_argument(
