@@ -247,7 +247,15 @@ def build(ros: str) -> None:
     # Python modules and data files are links into this folder, so only their names matter.
     names = sorted(
         str(file.relative_to(ROOT))
-        for folder in ("launch", "config", "chefmate", "chefmate_driver", "chefmate_policy", "chefmate_ros")
+        for folder in (
+            "launch",
+            "config",
+            "policies",
+            "chefmate",
+            "chefmate_driver",
+            "chefmate_policy",
+            "chefmate_ros",
+        )
         for file in (ROOT / folder).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     )

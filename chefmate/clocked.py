@@ -186,8 +186,11 @@ class ClockedPolicy:
         return True
 
 
-def node_parameters() -> dict[str, Any]:
-    """The policy node's, as installed: config/policy.yaml."""
-    raw: Any = yaml.safe_load(share_file("config", "policy.yaml").read_text(encoding="utf-8"))
-    values: dict[str, Any] = raw["/**"]["ros__parameters"]
+def node_parameters(backend: str = "") -> dict[str, Any]:
+    """The policy node's, as the graph sets them for this backend: config/policy.yaml, and for a checkpoint
+    what config/policy_checkpoint.yaml says otherwise."""
+    values: dict[str, Any] = {}
+    for name in ("policy", *(("policy_checkpoint",) if backend == "local" else ())):
+        raw: Any = yaml.safe_load(share_file("config", f"{name}.yaml").read_text(encoding="utf-8"))
+        values |= raw["/**"]["ros__parameters"]
     return values

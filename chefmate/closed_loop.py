@@ -59,7 +59,7 @@ class Driver:
         Raises BackendError: it cannot be loaded.
         """
         self.studio = studio
-        values = {**node_parameters(), **(drive or {})}
+        values = {**node_parameters(backend), **(drive or {})}
         settings = BackendSettings(
             JOINT_NAMES, CAMERAS, checkpoint, values["execution_horizon"], dict(options or {})
         )

@@ -328,12 +328,14 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
                 respawn=True,
             )
         )
+    chosen = policy_parameters(full["policy"])
     nodes += [
         Node(
             "policy",
             "policy_node",
-            parameter_files=files("policy"),
-            parameters={**policy_parameters(full["policy"]), "execute": execute},
+            parameter_files=files("policy")
+            + (files("policy_checkpoint") if chosen["backend"] == "local" else ()),
+            parameters={**chosen, "execute": execute},
             required=True,
         ),
         Node(
