@@ -47,7 +47,8 @@ class ExpertBackend:
             )
         if self._settings.checkpoint:
             raise BackendError(f"the expert has no checkpoint; leave {self._settings.checkpoint!r} out.")
-        self._expert = Expert(Kinematics())
+        self._kinematics = Kinematics()
+        self._expert = Expert(self._kinematics)
 
     def infer(self, observation: Observation) -> Chunk:
         """The next stretch of the expert's motion; empty and done when it stands still with nothing left to
@@ -85,6 +86,10 @@ class ExpertBackend:
             latency_preprocess=prepared - started,
             latency_model=time.perf_counter() - prepared,
         )
+
+    def reseed(self, seed: int) -> None:
+        """Forgets the run before, so that runs in lockstep can be repeated; there is no noise to seed."""
+        self._expert = Expert(self._kinematics)
 
     def cancel(self) -> None:
         """Nothing to do: the expert turns by itself when the instruction's number changes, and an inference
