@@ -60,7 +60,7 @@ def draw_separation(figures: Figures) -> str:
         left.plot(xs, [one[key] for one in cosines], "o", color=colour, label=name)
     left.axhline(0.95, color=ACCENT, linestyle=":", linewidth=1)
     left.set(title="Cosine of the features", ylim=(min(0.0, *_all(cosines)) - 0.05, 1.05))
-    probes = [found["probe"] for _, found in places]
+    probes = [found["probe_within"] for _, found in places]
     right.errorbar(
         xs,
         [one["value"] for one in probes],

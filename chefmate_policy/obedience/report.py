@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ def write(result: Figures, folder: Path) -> Path:
     closed, offline = result.get("closed_loop") or {}, result.get("offline") or {}
     verdict = result.get("verdicts") or judge(result).to_dict()
     rows = [row for row in closed.get("rows", ()) if row.get("rightly")]
+    cells = any(row.get("rightly") for row in closed.get("matrix", ()))
     environment = Environment(
         loader=PackageLoader("chefmate_policy", "obedience"), autoescape=True, trim_blocks=True
     )
@@ -68,9 +69,10 @@ def write(result: Figures, folder: Path) -> Path:
         verdict=verdict,
         colour=COLOURS.get(verdict["overall"], UNKNOWN),
         goals=[_goal(goal) for goal in closed.get("goals", ())],
-        matrix=[_situation(row, rows) for row in closed.get("matrix", ())],
-        tests=[_test(row) for row in closed.get("tests", ())],
+        matrix=[_situation(row) for row in closed.get("matrix", ())] if cells else [],
+        tests=[_test(row) for row in closed.get("tests", ())] if cells else [],
         rows=[_row(row) for row in rows],
+        graph=_graph(result.get("graph") or {}),
         pairs=_pairs(closed.get("pairs") or {}),
         baselines=_baselines(closed.get("baselines") or {}),
         plots={"rows": plots.draw_rows(rows) if rows else ""},
@@ -108,16 +110,14 @@ def _goal(goal: Figures) -> dict[str, str]:
     }
 
 
-def _situation(row: Figures, rows: Sequence[Figures]) -> dict[str, Any]:
-    """A scene of the nine, with what was done by what was told."""
-    told = {one["id"]: one["words"] for one in rows}
+def _situation(row: Figures) -> dict[str, Any]:
+    """A scene of the nine, with what was done by what was named."""
     seeds = [str(row[key]) for key in ("seeds_action", "seeds_effect") if row.get(key)]
-    did = [{"told": told.get(name, name), "counts": _counts(seen)} for name, seen in row["did"].items()]
+    did = [{"told": f"{name} named", "counts": _counts(seen)} for name, seen in row["did"].items() if seen]
     return {
-        **{key: row[key] for key in ("scenario", "cheese", "bread")},
+        **{key: row[key] for key in ("scenario", "cheese", "bread", "effect")},
         "seeds": ": ".join(seeds) or "not tried",
         "did": did or [{"told": NONE, "counts": NONE}],
-        "rightly": _rate(row.get("rightly")),
         "kind": _kind(row.get("rightly")),
     }
 
@@ -152,6 +152,24 @@ def _pairs(pairs: Figures) -> dict[str, str] | None:
     if not pairs.get("rightly"):
         return None
     return {name: _rate(pairs.get(name)) for name in ("rightly", "changed", "stayed")}
+
+
+def _graph(graph: Figures) -> dict[str, Any] | None:
+    """Trials of the running graph, and how they differ from the same ones in lockstep."""
+    if not graph.get("rows"):
+        return None
+    against, lines = graph.get("against_lockstep") or {}, []
+    for name, words in (("rightly", "answered rightly"), ("placed_flat", "laid flat on the plate")):
+        found = against.get(name) or {}
+        if found.get("difference") is not None:
+            low, high = found["interval_95"]
+            lines.append(
+                f"{words}: {100 * found['difference']:+.0f} points against lockstep"
+                f" (95 %: {100 * low:+.0f} to {100 * high:+.0f}) in {against['pairs']} pairs of trials;"
+                f" both {found['both']}, lockstep alone {found['one']}, graph alone {found['other']},"
+                f" neither {found['neither']}"
+            )
+    return {"rows": [_row(row) for row in graph["rows"] if row.get("rightly")], "against": lines}
 
 
 def _baselines(found: Figures) -> list[str]:

@@ -24,8 +24,9 @@ MARGIN = 0.15  # above chance, upper bound: below it the words decide nothing th
 PLACED = 0.9  # goal of slices laid flat on the plate; below it (upper bound) it fumbles
 STILL = 0.9  # upper bound of "touched nothing" below which it acts unasked
 CHANGED = 0.8  # upper bound of mid-reach changes obeyed below which it is deaf to them
+GRAPH = 100  # trials of a row in the running graph, from which on they count instead of lockstep's
 MATTERS = 0.1  # by which wrong words (or a wrong picture) must raise the loss, to matter
-IDLE_ROWS = ("absent", "negated", "empty", "missing", "cell_absent", "cell_negated", "cell_empty")
+CHANGE = "change"  # in the ids of rows in which the instruction changes in mid-reach
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,7 @@ class _Seen:
         figures = {name: row.get("figures") or {} for name, row in checks.items()}
         teaching = result.get("teaching") or {}
         closed = result.get("closed_loop") or {}
+        graph = (row for row in (result.get("graph") or {}).get("rows", ()) if row["rightly"]["n"] >= GRAPH)
         return cls(
             verdicts={name: row["verdict"] for name, row in checks.items()},
             lines={name: row["line"] for name, row in checks.items()},
@@ -146,7 +148,7 @@ class _Seen:
             gap=figures.get("gap", {}),
             data=teaching.get("data") or {},
             words=teaching.get("words") or {},
-            rows={row["id"]: row for row in closed.get("rows", ())},
+            rows={row["id"]: row for row in (*closed.get("rows", ()), *graph)},
         )
 
 
@@ -200,7 +202,7 @@ def _of_learning(seen: _Seen, overall: str) -> list[Finding]:
     evidence = tuple(seen.lines[name] for name in ("gap", "separation") if name in seen.lines)
     if data == "CANNOT_TEACH_LANGUAGE":
         return [Finding("data-cannot-teach", "likely", (str(seen.data["reason"]), *evidence[:1]))]
-    if apart == "not_apart":
+    if apart == "not_apart" and not seen.trainable.get("language_changed"):
         return [Finding("features-not-apart", "likely", evidence[::-1])]
     if gap in ("undirected", "contrary"):
         return [Finding("words-misread", "likely", evidence)]
@@ -221,6 +223,8 @@ def _of_learning(seen: _Seen, overall: str) -> list[Finding]:
             return [Finding("not-learned-yet", "likely", (*told, *evidence))]
     if apart == "apart" and gap == "ignores":
         return [Finding("head-ignores", "likely" if seen.data else "possible", evidence)]
+    if apart == "not_apart":
+        return [Finding("features-not-apart", "possible", evidence[::-1])]
     return []
 
 
@@ -229,19 +233,18 @@ def _of_behaviour(seen: _Seen, overall: str) -> Iterator[Finding]:
     if overall not in ("obeys", "in-part"):
         return
     named = (seen.rows.get("named") or seen.rows.get("correct") or {}).get("targeted") or {}
-    unasked = []
-    for key in IDLE_ROWS:
-        idle = (seen.rows.get(key) or {}).get("idle")
-        rate = idle and idle.get("touched_nothing")
-        if rate and rate["wilson_95"][1] < STILL:
-            unasked.append(f"{seen.rows[key]['words']}: touched nothing in {_rate(rate)}")
+    unasked, changes = [], []
+    for key, row in seen.rows.items():
+        if row.get("side") != "model":
+            continue
+        still, right = (row.get("idle") or {}).get("touched_nothing"), row.get("rightly")
+        if CHANGE in key:
+            if right and right["wilson_95"][1] < CHANGED:
+                changes.append(f"{row['words']}: rightly in {_rate(right)}")
+        elif row["wanted"] == "nothing" and still and still["wilson_95"][1] < STILL:
+            unasked.append(f"{row['words']}: touched nothing in {_rate(still)}")
     if unasked:
         yield Finding("acts-unasked", "likely", tuple(unasked))
-    changes = [
-        f"{row['words']}: rightly in {_rate(row['rightly'])}"
-        for key in ("change", "change_to_nothing", "cell_change")
-        if (row := seen.rows.get(key)) and row.get("rightly") and row["rightly"]["wilson_95"][1] < CHANGED
-    ]
     if changes:
         yield Finding("deaf-in-mid-reach", "likely", tuple(changes))
     placed = named.get("placed_flat") or named.get("placed")

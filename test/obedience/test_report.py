@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from figures import closed, gap, idle, named, offline, separation, teaching, trainable
+from figures import gap, offline, separation, teaching, trainable
+from test_scoring import TRIALS, deaf, obedient
 
-from chefmate_policy.intervals import rate
 from chefmate_policy.obedience.report import ReportError, write
+from chefmate_policy.obedience.results import closed_loop, paired
 
 TOLD = (
-    "It obeys.", "198 of 200", "picks cheese 9, nothing 1", "pick up the <cheese>", "met", "not measured",
-    "chefmate obey kitchen", "two cores", "Stayed when it should: 47 of 48", "trial 7",
+    "It obeys.", "cheese named", "picks cheese", "Randomly picks one: Ignores instruction",
+    "Follows instruction",
+    "pick up the yellow cheese and put it into the white plate", "few trials", "Stayed when it should",
+    "chefmate obey kitchen", "two cores", "points against lockstep", "trial <7>", "An arm that never moves",
     "above 0.95 would be called the same", "Told right by a linear probe",
 )  # fmt: skip
 VOID = {"meta", "img", "br", "link"}
@@ -53,33 +56,20 @@ class Page(HTMLParser):
 
 
 def whole() -> dict[str, Any]:
-    situation = {
-        "scenario": 1, "cheese": "Holder", "bread": "Holder", "action": "", "effect": "",
-        "seeds_action": "picks bread", "seeds_effect": None, "rightly": rate(9, 10),
-        "did": {"correct": {"picks cheese": 9, "nothing": 1}, "swapped": {"picks bread": 10}},
-    }  # fmt: skip
-    test = {
-        "test": "1a", "instruction": "pick up the <cheese>", "setup": "both", "expected": "cheese",
-        "seeds": "bread", "passed": rate(8, 8), "did": {"picks cheese": 8},
-    }  # fmt: skip
-    goals = [
-        {"id": "named", "words": "named touched first", "wanted": 0.95, "point": 0.99, "lower": 0.96,
-         "n": 200, "enough": True, "met": True},
-        {"id": "x", "words": "not tried", "wanted": 0.9, "point": None, "lower": None, "n": 0,
-         "enough": False, "met": None},
-    ]  # fmt: skip
+    few = TRIALS[::5]
+    trials = closed_loop(few, {trial.number: obedient(trial) for trial in few})
+    graph = closed_loop(few[:50], {trial.number: deaf(trial) for trial in few[:50]})
+    against = paired(
+        few[:50], *({trial.number: act(trial) for trial in few[:50]} for act in (obedient, deaf))
+    )
     return {
         "policy": "kitchen", "command": "chefmate obey kitchen", "machine": "two cores", "made": "2026-11-21",
         "seconds": 500.0,
         "offline": offline(trainable(), separation(), gap()),
         "teaching": teaching("TEACHES_LANGUAGE", words=1.0),
-        "closed_loop": closed(
-            named(198, 200, 196), idle("absent", 99), matrix=[situation], tests=[test], goals=goals,
-            pairs={"rightly": rate(90, 100), "changed": rate(50, 52), "stayed": rate(47, 48)},
-            baselines={"no_op": {"rightly": rate(40, 100)}, "null": {"followed": rate(3, 10), "chance": 0.3},
-                       "expert": None},
-        ),
-        "pictures": [{"title": "trial 7", "caption": "it takes the cheese",
+        "closed_loop": {"seed": 0, **trials, "latency": {"mode": "p50", "s": 0.05}},
+        "graph": {**graph, "against_lockstep": against},
+        "pictures": [{"title": "trial <7>", "caption": "it takes the cheese",
                       "frames": [np.zeros((12, 16, 3), np.uint8)] * 2}],
     }  # fmt: skip
 
@@ -98,7 +88,7 @@ def test_the_same_result_makes_the_same_page(tmp_path: Path) -> None:
     assert write(result, tmp_path / "a").read_bytes() == write(result, tmp_path / "b").read_bytes()
 
 
-@pytest.mark.parametrize("kept", ["offline", "closed_loop", "teaching", "policy"])
+@pytest.mark.parametrize("kept", ["offline", "closed_loop", "graph", "teaching", "policy"])
 def test_every_part_may_be_missing(kept: str, tmp_path: Path) -> None:
     page = Page(write({kept: whole()[kept]}, tmp_path))
     assert "How this was measured" in page.text

@@ -11,8 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from figures import closed, gap, idle, named, offline, row, separation, teaching, trainable
+from test_scoring import TRIALS, deaf, fumbling, obedient, still
 
 from chefmate_policy.obedience.causes import CAUSES
+from chefmate_policy.obedience.results import closed_loop
 from chefmate_policy.obedience.verdicts import judge
 
 DEAF = (trainable(), separation(), gap("ignores"))
@@ -105,3 +107,21 @@ def test_every_cause_says_what_to_do_and_every_finding_what_was_seen() -> None:
     found = judge({"offline": offline(*DEAF), "teaching": teaching(TEACHES)})
     lines = "\n".join(found.lines())
     assert "to do:" in lines and "seen:" in lines and found.to_dict()["findings"][0]["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("act", "overall", "named"),
+    [
+        (obedient, "obeys", ()),
+        (fumbling, "fumbles", ("fumbles",)),
+        (deaf, "disobeys", ()),
+        (still, "cannot-tell", ()),
+    ],
+)
+def test_trials_of_known_policies_are_judged(act: Any, overall: str, named: tuple[str, ...]) -> None:
+    """Through scoring, in lockstep and (where there are enough trials) in the running graph."""
+    figures = closed_loop(TRIALS, {trial.number: act(trial) for trial in TRIALS})
+    others = closed_loop(TRIALS, {trial.number: obedient(trial) for trial in TRIALS})
+    found = judge({"closed_loop": figures})
+    assert (found.overall, found.causes) == (overall, named), found.lines()
+    assert judge({"closed_loop": figures, "graph": others}).overall == "obeys"

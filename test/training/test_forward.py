@@ -16,7 +16,7 @@ from chefmate_policy.training import forward
 from chefmate_policy.training.batches import Columns, Preparation, Rows, shrunk, square_side
 from chefmate_policy.training.forward import FlowLoss, PromptTable, checkpoint_layers, freeze_embeddings
 from chefmate_policy.training.optim import decays, learning_rate, make_optimizer
-from chefmate_policy.training.options import TrainOptions
+from chefmate_policy.training.options import OptionError, TrainOptions
 from chefmate_policy.training.stepping import Stepper, seed_of
 from chefmate_policy.training.trainable import make_trainable
 
@@ -117,6 +117,18 @@ def test_augmentation_follows_the_samples_bits_alone(
     many = Rows(torch.zeros(2000, dtype=torch.int64), torch.randint(2**62, (2000, 2)), rows.pictures, True)
     prepare._images = lambda given, augment: torch.zeros(1, 1, 1, 1, 1)  # type: ignore[method-assign]
     assert 0.45 < (prepare(many).prompt == 7).float().mean() < 0.55
+
+
+def test_a_planted_fault_gives_a_whole_batch_its_first_samples_words(
+    small: GrootConfig, columns: Columns, rows: Rows
+) -> None:
+    assert columns.instructions[rows.rows].tolist() == [0, 1, 2, 0, 0]
+    moved = Rows(rows.rows.roll(-1), rows.words, rows.pictures, True)
+    planted = Preparation(small, columns, null=None, drop=0.0, augment=False, one_prompt=True)
+    assert planted(moved).prompt.tolist() == [1] * 5
+    assert planted(moved, training=False).prompt.tolist() == [1, 2, 0, 0, 0]
+    with pytest.raises(OptionError, match="batch-words"):
+        TrainOptions(plant="batch")
 
 
 def test_activation_checkpointing_changes_no_gradient(
