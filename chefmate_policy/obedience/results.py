@@ -32,7 +32,7 @@ def closed_loop(
         "tests": seeds.tests(items),
         "matrix": seeds.matrix(items),
         "baselines": {
-            "no_op": no_op(trials),
+            "no_op": no_op([item.trial for item in items]),
             "null": null and {"followed": null["rightly"], "chance": null["targeted"]["chance"]},
             "expert": rightly(judged(trials, expert)) if expert else None,
         },
