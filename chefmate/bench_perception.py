@@ -2,7 +2,7 @@
 """`chefmate bench perception`: what the scene camera's states are worth against the twin's truth.
 
 Sandwiches made in lockstep (`chefmate.perception_runs`) by the expert and by a learned policy. Counted are
-states about 1 s apart, whatever the arm does; the verdicts of the sequencer beside those that the truth gives
+states 0.5 s apart, whatever the arm does; the verdicts of the sequencer beside those that the truth gives
 for the same moments; and whole sandwiches. States of one run resemble each other: intervals, which take them
 for independent, are too narrow for what a table unlike these would give.
 """
