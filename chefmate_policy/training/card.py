@@ -83,7 +83,7 @@ def _data(record: Mapping[str, Any]) -> Iterator[str]:
     trials = f"{twin_seed(TRIAL_SEED, 0):,}"
     yield from ("## Data", "", f"Layouts are seeds of the twin; those of `chefmate obey` begin at {trials}.")
     yield from ("", "| dataset | episodes | frames | layouts | sentences | fingerprint |", "|" + "---|" * 6)
-    for entry in datasets_of(record):
+    for entry in {entry["fingerprint"]: entry for entry in datasets_of(record)}.values():
         layouts = " to ".join(f"{layout:,}" for layout in entry["layouts"])
         yield (
             f"| {entry['name']} | {entry['episodes']:,} | {entry['frames']:,} | {layouts} |"
@@ -115,6 +115,8 @@ def problems(folder: Path) -> list[str]:
     marks = [entry["fingerprint"] for entry in progress.made_of.get("datasets", [])]
     if not marks or sorted(marks) != sorted(progress.data.values()):
         found.append("the record of the data is not that of the run: fingerprints differ")
+    if progress.base.get("kind") != "member" and not progress.made_of.get("base"):
+        found.append("what was in the data of the base is not known")
     for kind, key, values in _vectors(folder):
         if np.abs(values).max() > FREE_JOINT:
             found.append(f"statistics of {kind}.{key} are none of a joint")
@@ -147,10 +149,13 @@ def _commands(record: Mapping[str, Any] | None, options: Mapping[str, Any]) -> I
     """What makes the policy again, the base's commands first."""
     if not record:
         return
+    made = set()
     if record.get("base"):
         yield from _commands(record["base"], record["base"]["options"])
+        made = {entry["fingerprint"] for entry in datasets_of(record["base"])}
     for entry in record["datasets"]:
-        yield _generate(entry)
+        if entry["fingerprint"] not in made:
+            yield _generate(entry)
     last = "--merge" if options.get("merge") else ""
     hours = f"--hours {options['hours']:g}" if options.get("hours") else f"--max-steps {options['max_steps']}"
     paths = " ".join(Path(path).name for path in options["dataset_path"])

@@ -231,10 +231,16 @@ def test_launch_file_starts_the_nodes_of_the_graph(
 
 @pytest.mark.parametrize(
     ("values", "rate"),
-    [({"policy": "expert"}, 10.0), ({"policy": "expert", "image_rate": "0"}, 0.0), (REAL_ARM, 0.0)],
+    [
+        ({"policy": "expert"}, 10.0),
+        ({"policy": "expert", "image_rate": "0"}, 0.0),
+        ({"policy": "kitchen"}, 15.0),
+        (REAL_ARM, 0.0),
+        ({**REAL_ARM, "policy": "nvidia/GR00T-N1.5-3B"}, 0.0),
+    ],
 )
 def test_cameras_draw_less_where_only_perception_looks(values: dict[str, str], rate: float) -> None:
-    nodes = graph.describe(values, Path("share"))
+    nodes = graph.describe(values, ROOT)
     assert {n.parameters["image_rate"] for n in nodes if n.executable == "camera_node"} == {rate}
 
 
