@@ -56,8 +56,8 @@ class Judged:
 
     @property
     def rightly(self) -> bool:
-        """Whether this was right."""
-        return self.first == self.target
+        """Whether this was right. What was touched just before a change to nothing must not go on either."""
+        return self.first == self.target and (bool(self.target) or not self.outcome.moved)
 
     @property
     def placed(self) -> bool:

@@ -132,6 +132,13 @@ def test_after_a_change_only_what_is_touched_from_then_on_counts() -> None:
     assert row(closed_loop([trial], {trial.number: late}), "change")["rightly"]["rate"] == 0.0
 
 
+def test_a_slice_that_is_carried_on_after_it_was_called_off_is_not_right() -> None:
+    trial = next(trial for trial in TRIALS if trial.last.row == "change_to_nothing")
+    outcome = replace(picks(trial, trial.asks[0][1].target), after_change=())
+    found = row(closed_loop([trial], {trial.number: outcome}), "change_to_nothing")
+    assert found["rightly"]["rate"] == 0.0 and found["idle"]["moved_nothing"]["rate"] == 0.0
+
+
 def test_faulted_trials_count_nowhere_and_are_listed() -> None:
     outcomes = {trial.number: obedient(trial) for trial in TRIALS}
     broken = next(trial for trial in TRIALS if trial.last.row == "named")
