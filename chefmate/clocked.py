@@ -17,7 +17,6 @@ import yaml
 
 from chefmate_driver.arm.model import JOINT_NAMES
 from chefmate_driver.arm.trajectory import Motion, check_trajectory
-from chefmate_policy.errors import PolicyError
 from chefmate_policy.inference.arm import ArmWatch
 from chefmate_policy.inference.backend import Array, CameraFrame, Chunk, Observation
 from chefmate_policy.inference.chunking import Chunking, Mode
@@ -144,7 +143,7 @@ class ClockedPolicy:
     def _inferred(self, ticket: int, observation: Observation) -> Inference:
         try:
             return Inference(ticket, observation, self._infer(observation), None, 0.0)
-        except PolicyError as error:
+        except Exception as error:  # whatever a model raises holds the arm by name, as in the node's worker
             return Inference(ticket, observation, None, error, 0.0)
 
     def _follow(self, chunk: Chunk, now: float) -> None:
