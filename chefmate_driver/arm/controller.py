@@ -28,7 +28,7 @@ SETTLE_TIME = 0.5  # s, longest wait for it after an e-stop
 # After an e-stop the goal moves to the measured pose if the two differ by more: what pushes against an
 # obstacle lets go, what merely sags under its weight stays.
 PUSHING = 0.05  # rad
-UNLOADED = 0.003  # rad, two servo ticks
+UNLOADED = 0.0007  # rad, half a servo tick: two ticks are full torque of a stiff servo
 RELEASE_MARGIN = 3.0  # s beyond the computed time of the park move before a release
 WELL = Verdict(Stage.NORMAL, 1.0, (), "", 1.0)
 
