@@ -25,7 +25,7 @@ PLACED = 0.9  # goal of slices laid flat on the plate; below it (upper bound) it
 STILL = 0.9  # upper bound of "touched nothing" below which it acts unasked
 CHANGED = 0.8  # upper bound of mid-reach changes obeyed below which it is deaf to them
 GRAPH = 100  # trials of a row in the running graph, from which on they count instead of lockstep's
-MATTERS = 0.1  # by which wrong words (or a wrong picture) must raise the loss, to matter
+MATTERS = 0.02  # by which wrong words (or a wrong picture) must raise the loss, to matter
 CHANGE = "change"  # in the ids of rows in which the instruction changes in mid-reach
 
 
@@ -215,7 +215,7 @@ def _of_learning(seen: _Seen, overall: str) -> list[Finding]:
             f" with another scene's picture {_more(sight)}",
             f"the data can teach words: {seen.data['reason']}",
         )
-        if words["high"] < MATTERS <= sight["low"]:
+        if words["high"] < MATTERS and words["high"] < sight["low"]:
             return [Finding("wrong-words", "likely", (*told, *evidence))]
         if words["low"] >= MATTERS and gap == "ignores":
             return [Finding("learned-elsewhere", "likely", (*told, *evidence))]

@@ -81,9 +81,10 @@ def test_words_that_do_not_arrive_are_named_and_explain_the_rest() -> None:
     [
         (teaching(CANNOT), "data-cannot-teach", "likely"),
         (teaching(TEACHES), "wrong-words", "likely"),
+        (teaching(TEACHES, sight=0.03), "wrong-words", "likely"),
         (teaching(TEACHES, sight=0.0), "not-learned-yet", "likely"),
         (teaching(TEACHES, words=1.0), "learned-elsewhere", "likely"),
-        (teaching(TEACHES, words=0.1), "head-ignores", "likely"),  # its interval is about the limit
+        (teaching(TEACHES, words=0.02), "head-ignores", "likely"),  # its interval is about the limit
         (None, "head-ignores", "possible"),
     ],
 )
