@@ -16,6 +16,7 @@ __all__ = ["Motion", "Segment", "brake", "segment"]
 Array = NDArray[np.float64]
 SPEED = 1.9  # rad/s, of the 2 that an SO-101 does under load
 ACCELERATION = 7.0  # rad/s^2, of 8
+CAUTION = 1.2  # slowness of a segment that goes on after it was cut
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,16 @@ class Motion:
             here, part = parts == index, self.segments[index]
             found[here] = part.samples(times[here] - (ends[index] - part.duration))
         return found
+
+    def from_rest(self, time: float, start: float) -> Motion:
+        """What is left of the motion at `time`, begun anew from rest at `start` (both on this clock)."""
+        part, begin, index = self.at(time)
+        spent = min(max(time - begin, 0.0), part.duration)
+        if part.velocity is not None:
+            rest = brake(part.sample(spent), np.zeros_like(part.end))
+        else:
+            rest = segment(part.phase, part.samples(np.linspace(spent, part.duration, 9)), CAUTION)
+        return Motion(start, [rest, *self.segments[index + 1 :]])
 
     def velocity(self, time: float) -> Array:
         """Joint velocities [6] (rad/s), by a difference over 10 ms."""

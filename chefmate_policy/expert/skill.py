@@ -39,6 +39,12 @@ OFF_PATH = (
     0.02  # rad beside the path of the last LATE s: the arm cannot follow so fast, the motion slows down
 )
 LONGEST_GAP = 0.3  # s between acts that count
+GAP_AT_REST = 0.15  # s that count while the arm stands: it was held, and has not come farther meanwhile
+ON_TIME = 0.13  # s between acts of an arm that nobody held
+STANDS = 0.25  # s of path before now on which the arm ought to have moved
+MOVES = 0.10  # rad/s of the fastest joint of a path that moves
+BLOCKED = 0.05  # rad off the path at rest: it pushes against something
+PATIENCE = 4  # acts in a row that the arm may stand, before it gives way
 JAW_AT_REST = 0.08  # rad/s
 SETTLE = 0.15  # s after a motion before its result is judged
 MOVED = 0.006  # m that a slice may shift before a reach is aimed again
@@ -78,6 +84,7 @@ class Expert:
         self._clock = 0.0  # s, time along the motion: runs slower than real time when the arm cannot follow
         self._pace = 1.0  # share of real time at which the arm has been able to follow lately
         self._last_act: float | None = None
+        self._standing = 0  # acts in a row in which the arm stood where it ought to have moved
         self._reason = ""
 
     @property
@@ -86,8 +93,9 @@ class Expert:
         return self._reason
 
     def reset(self) -> None:
-        """Forgets the motion, the instruction and where slices stood."""
+        """Forgets the motion, the instruction, where slices stood, and how well the arm followed."""
         self._task, self._motion = None, None
+        self._pace, self._standing, self._last_act = 1.0, 0, None
         self._homes.clear()
 
     def act(
@@ -124,7 +132,11 @@ class Expert:
             on_plate = frozenset(item.name for item in objects if _on_plate(item, plate))
             self._task = _Task(instruction, instruction_number, intent, on_plate)
         now = self._advance(now, measured, speed)
-        if self._astray(measured):
+        if self._standing >= PATIENCE and self._motion is not None:
+            self._standing = 0
+            self._give_way(now, measured)
+            fresh = True
+        elif self._astray(measured):
             self._motion = Motion(now, [brake(measured, speed)])
             fresh = True
         assert self._task is not None and self._motion is not None
@@ -287,17 +299,31 @@ class Expert:
 
     def _advance(self, now: float, measured: Array, speed: Array) -> float:
         """Moves the clock of the motion on, as fast as the arm follows (a speed override slows it); the
-        clock, s."""
-        passed = 0.0 if self._last_act is None else min(max(now - self._last_act, 0.0), LONGEST_GAP)
+        clock, s. A motion that was cut goes on from where the arm stands now, from rest."""
+        gap = 0.0 if self._last_act is None else max(now - self._last_act, 0.0)
         self._last_act = now
         if self._motion is None:
             return self._clock
+        rests = bool(np.max(np.abs(speed[:5])) < AT_REST)
+        passed = min(gap, GAP_AT_REST if rests else LONGEST_GAP)
+        if rests and self._ought_to_move():
+            if gap > ON_TIME:
+                self._standing = 0
+                nearest, off = self._nearest(measured, -LATE, passed * self._pace)
+                if off < ASTRAY:
+                    self._motion = self._motion.from_rest(nearest, self._clock)
+                return self._clock
+            self._standing += 1
+        elif rests and self._off_path(measured, LATE) > BLOCKED:
+            self._standing += 1
+        else:
+            self._standing = 0
         part, begin, _ = self._motion.at(self._clock)
         left = begin + part.duration - self._clock
         if part.phase in ("close", "release") and left < passed and abs(speed[5]) > JAW_AT_REST:
             passed = max(left - 1e-3, 0.0)  # the jaw is still on its way
         off = self._off_path(measured, LATE)
-        self._pace = min(1.0, self._pace + 0.004) if off < OFF_PATH else max(0.05, 0.85 * self._pace)
+        self._pace = min(1.0, self._pace + 0.01) if off < OFF_PATH else max(0.05, 0.85 * self._pace)
         self._clock += passed * self._pace * float(np.clip(2.0 - off / (2 * OFF_PATH), 0.0, 1.0))
         return self._clock
 
@@ -306,9 +332,28 @@ class Expert:
 
         The jaw is left out: a slice stops it.
         """
+        return self._nearest(measured, -late, STEP)[1]
+
+    def _nearest(self, measured: Array, first: float, last: float) -> tuple[float, float]:
+        """Where on its path the arm is, between `first` and `last` s from now: time (s, of the clock), and
+        distance (rad, largest joint but the jaw)."""
         assert self._motion is not None
-        told = self._motion.samples(self._clock - np.arange(-STEP, late, 0.025))
-        return float(np.min(np.max(np.abs(told[:, :5] - measured[:5]), axis=1)))
+        times = self._clock + np.arange(last, first - 1e-9, -0.025)
+        off = np.max(np.abs(self._motion.samples(times)[:, :5] - measured[:5]), axis=1)
+        return float(times[np.argmin(off)]), float(np.min(off))
+
+    def _ought_to_move(self) -> bool:
+        """True when the path of the last `STANDS` s has no rest."""
+        assert self._motion is not None
+        told = self._motion.velocities(self._clock - np.arange(0.0, STANDS + 1e-9, 0.05))
+        return bool(np.min(np.max(np.abs(told[:, :5]), axis=1)) > MOVES)
+
+    def _give_way(self, now: float, measured: Array) -> None:
+        """Something is in the way: what comes next begins where the arm is, and pushes no more."""
+        assert self._motion is not None
+        here = measured.copy()
+        here[5] = self._motion.sample(now)[5]  # what it holds stays held
+        self._motion = Motion(now, [brake(here, np.zeros(6))])
 
     def _astray(self, measured: Array) -> bool:
         """True when the arm is nowhere where it was told to be lately: something else moves it."""

@@ -34,6 +34,32 @@ class Observed:
     objects: list[SceneObject]
 
 
+class Holds:
+    """Holds for want of fresh frames, as a machine with too few cores has them: at random moments, `every` s
+    apart in the mean, for 0.2 to 0.5 s each."""
+
+    def __init__(self, seed: int, every: float) -> None:
+        self._random = np.random.default_rng(seed)
+        self._every = every
+        self._next = float("nan")
+        self.count = 0
+
+    def due(self, now: float) -> int:
+        """Cycles of this tick (of 10) before the arm is held; 10: it is not."""
+        if not self._next < now + 10.0 * self._every:  # the first one, or the world began anew
+            self._next = now + self._random.exponential(self._every)
+        if self._next > now + 0.1:
+            return 10
+        return max(0, min(9, int((self._next - now) / GOAL_PERIOD)))
+
+    def seconds(self) -> float:
+        """s that this hold takes; the next one is drawn."""
+        self.count += 1
+        length = float(self._random.uniform(0.2, 0.5))
+        self._next += length + self._random.exponential(self._every)
+        return length
+
+
 @dataclass
 class Lockstep:
     """A world driven by an expert at 10 Hz; joint goals are interpolated linearly at 100 Hz. delay: s, of
@@ -45,6 +71,8 @@ class Lockstep:
     speed_override: float = 1.0
     number: int = 0
     on_tick: Callable[[Lockstep, Plan], None] | None = None
+    on_cycle: Callable[[Lockstep], None] | None = None
+    holds: Holds | None = None
 
     def __post_init__(self) -> None:
         self._seen: deque[Observed] = deque(maxlen=max(1, 1 + round(self.delay / 0.1)))
@@ -90,14 +118,31 @@ class Lockstep:
         times = np.concatenate([[0.0], plan.times])
         points = np.vstack([self._goal, plan.positions])
         steps = round(GOAL_PERIOD / self.world.config.timestep)
-        for cycle in range(1, 11):
+        held_from = self.holds.due(self.world.time) if self.holds is not None else 10
+        for cycle in range(1, held_from + 1):
             wanted = np.array([np.interp(cycle * GOAL_PERIOD, times, column) for column in points.T])
             self._goal = self._filter.step(wanted, GOAL_PERIOD)
             self.world.set_joint_targets(self._goal)
             self.world.step(steps)
+            if self.on_cycle is not None:
+                self.on_cycle(self)
+        if self.holds is not None and held_from < 10:
+            self.hold(self.holds.seconds())
         if self.on_tick is not None:
             self.on_tick(self, plan)
         return plan
+
+    def hold(self, seconds: float) -> None:
+        """As the arm does when the policy says HOLDING: brakes, and nobody asks the expert meanwhile."""
+        cycles = round(seconds / GOAL_PERIOD)
+        for cycle in range(cycles):
+            if cycle == cycles - 10:
+                self._seen.append(observe(self.world))
+            self._goal = self._filter.brake(GOAL_PERIOD)
+            self.world.set_joint_targets(self._goal)
+            self.world.step(round(GOAL_PERIOD / self.world.config.timestep))
+            if self.on_cycle is not None:
+                self.on_cycle(self)
 
 
 def observe(world: World) -> Observed:

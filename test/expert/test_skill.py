@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from lockstep import Lockstep, observe
+from lockstep import Holds, Lockstep, observe
 from scipy.spatial.transform import Rotation
 
 from chefmate_driver.kitchen import truth
@@ -192,3 +192,43 @@ def test_upright_slice_is_tipped_back_into_its_slot_and_picked(lockstep: Lockste
     assert not lockstep.expert.moves.graspable(upright)
     assert lockstep.run(BREAD, 30.0) > 0
     assert [(seen.place, seen.flat) for seen in truth.observe(world)] == [("plate", True)]
+
+
+def test_holds_in_mid_motion_cost_time_and_not_the_slice(lockstep: Lockstep) -> None:
+    """A machine with too few cores stops the arm every second or so; each motion goes on from rest."""
+    lockstep.reset(4)
+    lockstep.holds = Holds(1004, every=1.5)
+    try:
+        seconds = lockstep.run(BREAD, 30.0)
+    finally:
+        holds, lockstep.holds = lockstep.holds, None
+    assert holds.count >= 4
+    assert 0 < seconds < 25.0, "an undisturbed pick takes 11 s"
+    assert truth.plate_holds(lockstep.world, ["bread"])
+
+
+def test_a_cut_motion_starts_from_rest_where_the_arm_stands(lockstep: Lockstep) -> None:
+    lockstep.run(BREAD, until=lambda plan: plan.phase == "carry")
+    for _ in range(5):
+        lockstep.tick(BREAD)
+    lockstep.hold(0.5)
+    stood = lockstep.world.joint_positions
+    plan = lockstep.tick(BREAD)
+    assert plan.phase == "carry"
+    assert np.max(np.abs(plan.positions[0] - stood)[:5]) < 0.03
+    assert np.max(np.abs(plan.velocities[0])) < 0.5
+
+
+def test_an_arm_that_something_blocks_gives_way_instead_of_pushing(lockstep: Lockstep) -> None:
+    lockstep.run(BREAD, until=lambda plan: plan.phase == "reach" and np.max(np.abs(plan.velocities[0])) > 0.8)
+    for _ in range(3):
+        lockstep.tick(BREAD)
+    stuck, seen, now = lockstep.world.joint_positions, observe(lockstep.world), lockstep.world.time
+    plate, tray = Place(*lockstep.world.plate_pose()), Place(*lockstep.world.tray_pose())
+    pushes = []  # rad that the next step is away from where the arm is stuck
+    for _ in range(8):
+        plan = lockstep.expert.act(stuck, np.zeros(6), seen.objects, plate, tray, BREAD, now, lockstep.number)
+        pushes.append(float(np.max(np.abs(plan.positions[0] - stuck)[:5])))
+        now += 0.1
+    assert max(pushes[:4]) > 0.06
+    assert min(pushes[2:6]) < 0.02, "it begins anew from where it is"
