@@ -24,7 +24,6 @@ from chefmate_policy.intervals import rate
 RUNS = 8  # of each policy, unless --runs says otherwise: more than 500 states in all
 BANDS = ((0.005, "nothing"), (0.25, "up to 25 %"), (0.75, "25 to 75 %"), (1.01, "more than 75 %"))
 COVERED = "under other slices"
-PLACES = ("holder", "plate", "gripper", "elsewhere", "")
 NOTHING = "(nothing)"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LATENCY = 0.15  # s of a learned policy's inference and its cameras: runs do not depend on the machine
