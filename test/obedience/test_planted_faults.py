@@ -71,7 +71,7 @@ def test_text_that_is_cut_is_named(data: dict[str, Path], tmp_path: Path) -> Non
     policy = tmp_path / "policy"
     shutil.copytree(STORED / "batch-words", policy)
     cut_tokenizer().save(policy)
-    judged = judge(result(policy, data, "both"))
+    judged = judge({"offline": offline(str(policy), data["unseen"], quick=True)})
     assert (judged.overall, judged.causes) == ("disobeys", ("text-cut",)), judged.lines()
 
 
