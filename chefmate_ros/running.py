@@ -108,6 +108,9 @@ def run(
         signals.interrupts = False
         rclpy.logging.get_logger(name).fatal(" ".join(str(error).split()))
         return 1
+    except RuntimeError:
+        if not signals.told:  # rclpy's C++ side makes this of an interrupt that reaches it
+            raise
     finally:
         signals.ignore()
         if node is not None:
