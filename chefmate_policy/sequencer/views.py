@@ -106,7 +106,7 @@ class Limits:
         min_confidence: below it, an object on the plate lies only half on it.
         repeat_period: s, between repetitions of an instruction that the policy has not taken over yet.
         finish_time: s, that the policy gets to draw the arm back once success is seen. A learned policy never
-            says DONE and looks at the present only: given more, it goes on to a second slice of the same kind.
+            says DONE and looks at the present only: given more, it goes on to a second slice of that kind.
         settle_time: s, between the policy's DONE and the judgement.
         verify_time: s, to get a clear view after the time for an attempt ran out.
         clear_view_after: s, that a resting arm may hide a zone before it is sent home; 0: it never is.
