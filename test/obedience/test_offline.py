@@ -321,6 +321,7 @@ def test_intervals_are_wider_with_fewer_layouts() -> None:
     assert few.value == many.value == pytest.approx(0.875)
     assert few.low < many.low < many.value < many.high < few.high
     assert share(asked, asked).low < 0.6  # 4 of 4
+    assert share(np.zeros(4), asked).high > 0.4
     halves = ratio(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
     assert (halves.low, halves.value, halves.high) == (0.5, 1.0, 1.5)
 
@@ -341,6 +342,7 @@ def test_dataset_gives_one_observation_per_layout(seen: Observations) -> None:
         assert sorted(one.label for one in view.demonstrated) == sorted(scene.standing)
         for one in view.demonstrated:
             assert one.actions[-1] == pytest.approx(scene.goal(one.label), abs=1e-4)
+            assert np.abs(one.actions[0]).max() < 1e-4 and np.abs(one.actions[1]).max() > 0.5
             assert one.actions.shape == (16, 6) and (one.actions[12:] == one.actions[11]).all()
 
 
