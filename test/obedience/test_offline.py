@@ -342,7 +342,7 @@ def test_dataset_gives_one_observation_per_layout(seen: Observations) -> None:
         assert sorted(one.label for one in view.demonstrated) == sorted(scene.standing)
         for one in view.demonstrated:
             assert one.actions[-1] == pytest.approx(scene.goal(one.label), abs=1e-4)
-            assert np.abs(one.actions[0]).max() < 1e-4 and np.abs(one.actions[1]).max() > 0.5
+            assert one.actions == pytest.approx(scene.actions(one.label), abs=1e-4)
             assert one.actions.shape == (16, 6) and (one.actions[12:] == one.actions[11]).all()
 
 
@@ -356,6 +356,8 @@ def test_layouts_that_a_dataset_does_not_name_are_told_by_their_pictures(tmp_pat
                 made.add_episode(text, path, path, {"top": np.full((20, 32, 32, 3), level, np.uint8)})
     found = from_dataset(tmp_path / "own")
     assert [len(view.demonstrated) for view in found.views] == [2, 2, 2]
+    cheese = next(one for one in found.views[0].demonstrated if one.label == "cheese")
+    assert cheese.actions[:, 0] == pytest.approx(np.linspace(0, 1, 20)[:16])  # from the first frame on
 
 
 def test_checks_of_a_checkpoint_whose_text_is_cut(
