@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The instrument names the right cause on checkpoints that were trained with a fault in them.
 
-`checkpoints/` holds what `planted.py` trained: small, but through `chefmate train` and with GR00T's classes.
+`checkpoints/` holds what `planted_policies.py` trained: small, but through `chefmate train` and with GR00T's classes.
 The instrument is given what an owner has: the checkpoint, its training data, and scenes to look at.
 """
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from drawn_kitchen import write
-from planted import PLANTS, cut_tokenizer
+from planted_policies import PLANTS, cut_tokenizer
 
 from chefmate.obey_offline import offline
 from chefmate_policy.obedience.report import write as write_report
