@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the policies with planted faults that the tests judge: `python test/obedience/planted_policies.py OUT`.
+"""Trains policies with planted faults for tests: `python test/obedience/planted_policies.py OUT`.
 
 Two minutes of a CPU core; the tests use what is stored in `checkpoints/`. An interrupted run goes on. The
 training is `chefmate train`'s own, on scenes of `drawn_kitchen`:

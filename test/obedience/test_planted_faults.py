@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The instrument names the right cause on checkpoints that were trained with a fault in them.
 
-`checkpoints/` holds what `planted_policies.py` trained: small, but through `chefmate train` and with GR00T's classes.
+`checkpoints/` holds what `planted_policies.py` trained: small, but by `chefmate train`, of GR00T's classes.
 The instrument is given what an owner has: the checkpoint, its training data, and scenes to look at.
 """
 
