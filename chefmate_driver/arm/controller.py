@@ -29,6 +29,9 @@ SETTLE_TIME = 0.5  # s, longest wait for it after an e-stop
 # obstacle lets go, what merely sags under its weight stays.
 PUSHING = 0.05  # rad
 UNLOADED = 0.0007  # rad, half a servo tick: two ticks are full torque of a stiff servo
+# What gives way pushes back, so a protected joint is settled again and again until nothing pushes; under a
+# weight it creeps meanwhile, by a few ticks each time at most.
+UNLOADINGS, UNLOADING_PAUSE = 20, 0.05  # times; s, for the arm to give way
 RELEASE_MARGIN = 3.0  # s beyond the computed time of the park move before a release
 WELL = Verdict(Stage.NORMAL, 1.0, (), "", 1.0)
 
@@ -131,8 +134,9 @@ class ArmController:
         self._driving = False  # the policy's newest status says that its trajectories are to be followed
         self._pause_began = -np.inf  # s, when it last left off driving
         self._pause_awaited = "the start of the node"  # until the policy pauses, its trajectories are refused
-        self._settle_until = 0.0
+        self._settle_from = self._settle_until = 0.0
         self._settle_target: Vector | None = None
+        self._unloadings = 0
         self._park_until: float | None = None  # s, end of the park move before a release; None: not begun
 
     @property
@@ -505,6 +509,7 @@ class ArmController:
         if self.safety.still:
             if self.estop or self.verdict.stage >= Stage.HOLD or self.safety.blocked:
                 self._mode, self._settle_until = _Mode.SETTLE, now + SETTLE_TIME
+                self._settle_from, self._unloadings = 0.0, 0
             else:
                 self._stand(self._why)
         return command
@@ -514,16 +519,21 @@ class ArmController:
             self._settle_until, self._settle_target = now + SETTLE_TIME, None
             return None if self.safety.still else self.safety.brake(dt)
         if self._settle_target is None:
-            if np.abs(self.measured_velocity).max() > SETTLED_SPEED and now < self._settle_until:
+            moving = np.abs(self.measured_velocity).max() > SETTLED_SPEED
+            if now < self._settle_from or (moving and now < self._settle_until):
                 return None
             target = self.safety.position.copy()
             # A protected joint is in trouble now: with a stiff servo a smaller error is full torque, too.
-            limit = UNLOADED if self.verdict.stage >= Stage.HOLD else PUSHING
-            pushing = np.abs(self.measured - target) > limit
+            protected = self.verdict.stage >= Stage.HOLD
+            pushing = np.abs(self.measured - target) > (UNLOADED if protected else PUSHING)
             pushing[GRIPPER] = False  # what it holds stays held
             self._settle_target = np.where(pushing, self.measured, target)
+            self._unloadings = self._unloadings + 1 if protected and pushing.any() else UNLOADINGS
         command = self.safety.step(self._settle_target, dt)
-        if self.safety.still:
+        if self.safety.still and self._unloadings < UNLOADINGS:
+            self._settle_target, self._settle_from = None, now + UNLOADING_PAUSE
+            self._settle_until = now + SETTLE_TIME
+        elif self.safety.still:
             self._stand(self._why)
         return command
 

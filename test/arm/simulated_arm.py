@@ -21,15 +21,21 @@ class Arm:
     """A controller and the arm under it."""
 
     def __init__(
-        self, *, torque: bool = True, execute: bool = True, blocked_at: np.ndarray | None = None
+        self,
+        *,
+        torque: bool = True,
+        execute: bool = True,
+        blocked_at: np.ndarray | None = None,
+        give: float = 0.0,
     ) -> None:
+        """blocked_at: rad, no joint gets farther, but for the share `give` of what it is told."""
         limits = Limits(LOWER, UPPER, np.array([2.0, 2.0, 2.5, 3.0, 4.0, 4.0]), ACCELERATION, -10.0)
         self.control = ArmController(SafetyFilter(limits), lease=LEASE, execute=execute)
         self.control.active = True
         self.position = START.copy()
         self.now = 50.0
         self.sent: list[np.ndarray | None] = []
-        self.blocked_at = blocked_at
+        self.blocked_at, self.give = blocked_at, give
         self.control.connect(self.position, self.position, False)
         if torque:
             self.control.torque_on(self.position)
@@ -49,7 +55,10 @@ class Arm:
             command = self.control.step(self.now, DT)
             self.sent.append(None if command is None else command.copy())
             if command is not None:
-                reached = command if self.blocked_at is None else np.minimum(command, self.blocked_at)
+                reached = command
+                if self.blocked_at is not None:
+                    over = np.maximum(command - self.blocked_at, 0.0)
+                    reached = command - (1.0 - self.give) * over
                 velocity, self.position = (reached - self.position) / DT, reached.copy()
                 self.control.update(self.position, velocity, DT)
             else:

@@ -411,3 +411,28 @@ def test_a_release_waits_while_a_servo_is_silent() -> None:
     assert len(commands) == 0 or np.abs(commands - START).max() < 1e-9
     arm.control.lose_sight("")
     assert np.abs(arm.run(1.0)[-1] - START).max() > 0.05, "seen again, it parks"
+
+
+def test_a_protected_joint_gives_way_until_it_does_not_push_any_more() -> None:
+    """What it presses on gives by half: settled once it would push with half of the error again."""
+    arm = Arm(blocked_at=START + np.array([9, 0.05, 9, 9, 9, 9]), give=0.5)
+    arm.send(duration=0.5)
+    arm.run(0.45)
+    pressed = arm.sent[-1]
+    assert pressed is not None and pressed[1] - arm.position[1] > 0.05
+    arm.control.protect(HOT)
+    arm.run(2.5)
+    assert arm.control.state is ArmState.HOLDING
+    left = [command for command in arm.sent if command is not None][-1]
+    assert abs(left[1] - arm.position[1]) < 0.0015  # a servo tick
+    assert np.abs(np.delete(left - pressed, 1)).max() < 0.2  # the others brake and stay
+
+
+def test_without_protection_a_joint_that_sags_keeps_its_goal() -> None:
+    arm = Arm(blocked_at=START + np.array([9, 0.05, 9, 9, 9, 9]), give=0.8)
+    arm.send(duration=0.5)
+    arm.run(0.3)
+    arm.control.latch_estop("e-stop: test")
+    arm.run(1.0)
+    goal = [command for command in arm.sent if command is not None][-1]
+    assert 0.003 < goal[1] - arm.position[1] < 0.05
