@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from chefmate.graph import EXPERT, policy_parameters
+from chefmate.workers import die_with_parent, one_thread_each
 from chefmate_driver.kitchen.render import import_mujoco
 from chefmate_policy.intervals import rate
 
@@ -25,7 +27,6 @@ RUNS = 8  # of each policy, unless --runs says otherwise: more than 500 states i
 BANDS = ((0.005, "nothing"), (0.25, "up to 25 %"), (0.75, "25 to 75 %"), (1.01, "more than 75 %"))
 COVERED = "under other slices"
 NOTHING = "(nothing)"
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LATENCY = 0.15  # s of a learned policy's inference and its cameras: runs do not depend on the machine
 
 Say = Callable[[str], None]
@@ -42,15 +43,15 @@ def bench_perception(policy: str, runs: int, seed: int, workers: int | None, say
         found = policy_parameters(policy)
         policies.append((Path(policy).name, found["backend"], found.get("checkpoint", "")))
     import_mujoco()  # chooses the renderer, for the workers too
-    for name in THREADS:
-        os.environ.setdefault(name, "1")  # processes are as many as cores already
+    one_thread_each()
     count = workers or len(os.sched_getaffinity(0))
     work: list[Work] = []
     for name, backend, checkpoint in policies:
         parts = max(1, min(runs, -(-count // len(policies))))
         work += [(name, backend, checkpoint, seed, list(range(part, runs, parts))) for part in range(parts)]
     made: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(min(count, len(work)), multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(count, len(work)), context, die_with_parent, (signal.SIGKILL,)) as pool:
         for part in pool.map(make_runs, work):
             made += part
             say(f"perception: {len(made)} of {runs * len(policies)} runs")

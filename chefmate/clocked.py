@@ -63,7 +63,7 @@ class ClockedPolicy:
     """One policy that drives one arm. Call `tick` every TICK from the time of `begin` on.
 
     infer: the backend. look: what it gets. took: s from looking until the chunk is there, for the next
-    inference. limit: s, the oldest stamp that is acted on.
+    inference.
     """
 
     def __init__(
@@ -72,9 +72,8 @@ class ClockedPolicy:
         look: Callable[[float], Look],
         took: Callable[[], float],
         drive: Drive,
-        limit: float = NEVER,
     ) -> None:
-        self._infer, self._look, self._took, self._drive, self._limit = infer, look, took, drive, limit
+        self._infer, self._look, self._took, self._drive = infer, look, took, drive
         self.begin(np.zeros(JOINTS), 0.0)
 
     def begin(self, position: Array, now: float) -> None:
@@ -89,7 +88,7 @@ class ClockedPolicy:
         self._timeline = ChunkTimeline(
             drive.execution_horizon, drive.lead, drive.refill_margin, waits=drive.mode is Mode.SYNC
         )
-        self._watch = InputWatch([InputLimit(EYE, "cameras", "frame", self._limit)])
+        self._watch = InputWatch([InputLimit(EYE, "cameras", "frame", NEVER)])
         self._now = now
         self._session = PolicySession(
             SessionSettings(JOINTS, drive.rate, 0.0, NEVER, 1.0, HEARTBEAT),

@@ -72,8 +72,6 @@ class Driver:
         names = ("execution_horizon", "lead", "refill_margin", "rate", "blend_time")
         chosen = Drive(mode=mode, **{name: values[name] for name in names})
         self._policy = ClockedPolicy(self._infer, self._look, lambda: self.latency, chosen)
-        self._goal: Array = studio.world.joint_targets
-        self._number = 0
         self.now = 0.0
 
     def close(self) -> None:
@@ -103,13 +101,12 @@ class Driver:
             reseed(seed)
         self.now = 0.0
         self.latencies.clear()
-        self._goal = self.studio.world.joint_targets
-        self.studio.safety.reset(self._goal)
-        self._policy.begin(self._goal.copy(), 0.0)
+        goal = self.studio.world.joint_targets
+        self.studio.safety.reset(goal)
+        self._policy.begin(goal, 0.0)
 
     def say(self, text: str) -> None:
         """An instruction from now on; NULL is the null prompt, "" the empty one."""
-        self._number += 1
         self._policy.instruct({"": EMPTY, NULL: UNSAID}.get(text, text), self.now)
 
     def stop(self) -> None:
@@ -125,13 +122,12 @@ class Driver:
 
     def tick(self) -> Array:
         """One cycle of the arm: decide, filter, move. (6,) rad, the goal that is in force then."""
-        wanted = self._policy.tick(self.now)
-        self._goal = self.studio.safety.step(wanted, TICK)
+        goal = self.studio.safety.step(self._policy.tick(self.now), TICK)
         world = self.studio.world
-        world.set_joint_targets(self._goal.tolist())
+        world.set_joint_targets(goal.tolist())
         world.step(self.studio.steps)
         self.now += TICK
-        return self._goal
+        return goal
 
     def _infer(self, observation: Observation) -> Chunk:
         words: str | None = observation.instruction

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import hashlib
 import json
 import math
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from chefmate.data_options import RATES, generate_options
 from chefmate.errors import ArgumentError, ChefmateError
+from chefmate.workers import DIED, become_worker, one_thread_each
 from chefmate_driver.errors import DriverError
 from chefmate_driver.kitchen.config import KitchenConfig
 from chefmate_driver.kitchen.render import import_mujoco
@@ -56,8 +56,6 @@ UNIT = "degrees"  # of the body joints; the gripper is 0..100
 RECIPE = "recipe"  # phrasing of the recipes, and of one-ingredient sets
 INTERRUPTED = 130
 DRIVEN_HORIZON, DRIVEN_LATENCY = 0.8, 0.15  # s, of a policy that drives before the expert
-PR_SET_PDEATHSIG = 1  # prctl(2)
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -159,8 +157,7 @@ def generate(options: Options, report: Callable[[int, int, int], None] = lambda 
     """
     started = time.monotonic()
     import_mujoco()  # chooses the renderer, for the workers too
-    for name in THREADS:
-        os.environ.setdefault(name, "1")  # processes are as many as cores already
+    one_thread_each()
     job = Job.of(options)
     takes = Takes(options.out)
     if options.out.exists():
@@ -285,9 +282,7 @@ def _all_layouts(job: Job) -> Iterator[tuple[int, int, int]]:
                 for future in done:
                     yield waiting.pop(future), *future.result()
         except BrokenProcessPool:
-            raise ChefmateError(
-                "a worker died, for lack of memory or by a signal; start again to go on, with fewer --workers"
-            ) from None
+            raise ChefmateError(DIED) from None
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -297,8 +292,7 @@ _at_work: dict[str, Any] = {}  # a worker's job, studio and stop flag
 
 
 def _start_worker(job: Job, stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to end
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    become_worker()
     _at_work.update(job=job, studio=_studio(job), stop=stop)
 
 

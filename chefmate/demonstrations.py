@@ -126,7 +126,7 @@ class Studio:
         self.arrange(scene)
         if self.world.touched:
             return _nothing(f"the arm starts in contact with {self.world.touched[0]}")
-        before = self.places()
+        before = truth.places(self.world)
         if variant.driven:
             if self.lead is None:
                 raise ValueError("the variant is to be driven, and no policy is there to drive")
@@ -178,10 +178,6 @@ class Studio:
             renderer.render(self.world.data.qpos, found[name])
         return found
 
-    def places(self) -> dict[str, tuple[str, int]]:
-        """Place and slot of each slice, by the twin's truth."""
-        return {item.state.name: (item.place, item.slot) for item in truth.observe(self.world)}
-
     def _judge(self, variant: Variant, before: dict[str, tuple[str, int]]) -> str:
         """Why the twin's truth does not agree with what was asked; "" when it does."""
         world = self.world
@@ -196,10 +192,7 @@ class Studio:
             return "disturbed another slice"
         if len(named) != 1:
             return "not placed"
-        item = now[named[0]]
-        if item.place != truth.PLATE or not (item.flat and item.released and item.inside):
-            return "not placed flat"
-        return ""
+        return "" if now[named[0]].laid else "not placed flat"
 
 
 class _Run:

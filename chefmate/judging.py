@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +35,7 @@ class Judge:
     def __init__(self, world: World, kinematics: Kinematics, trial: Trial, limits: Limits) -> None:
         """The world stands as the trial begins. kinematics: of the arm, for what is reached."""
         self._world, self._kinematics, self._trial, self._limits = world, kinematics, trial, limits
-        self._before: Mapping[str, tuple[str, int]] = {
-            item.state.name: (item.place, item.slot) for item in truth.observe(world)
-        }
+        self._before = truth.places(world)
         self._contacts: dict[str, float] = {}  # slice -> s
         self._before_change: set[str] = set()
         self._changed_at = 0.0
@@ -100,8 +97,7 @@ class Judge:
         for item in truth.observe(self._world):
             if (item.place, item.slot) == self._before[item.state.name]:
                 continue
-            flat = item.place == truth.PLATE and item.flat and item.released and item.inside
-            moved.append(Moved(item.state.ingredient, item.place, flat))
+            moved.append(Moved(item.state.ingredient, item.place, item.laid))
         contacts = tuple((name, kinds[name], round(when, 2)) for name, when in self._contacts.items())
         return Outcome(
             self._trial.number,

@@ -6,16 +6,16 @@ A trial counts once its line is whole, so whatever ends the work, the next start
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from chefmate.errors import ChefmateError
+from chefmate_policy.locking import held_alone
 from chefmate_policy.obedience.trial import Outcome
 
 __all__ = ["TrialLog", "policy_digest"]
@@ -32,16 +32,10 @@ class TrialLog:
         self.folder = folder
         self._file = folder / OUTCOMES
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps other processes away. Raises ChefmateError: one is at work already."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ChefmateError(f"another process runs trials in {self.folder} already") from None
-            yield
+        busy = ChefmateError(f"another process runs trials in {self.folder} already")
+        return held_alone(self.folder / LOCK, busy)
 
     def plan(self) -> dict[str, Any] | None:
         """What this folder's outcomes were made with; None: a new folder."""

@@ -5,10 +5,7 @@ be read in."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -19,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chefmate.data_generate import PR_SET_PDEATHSIG, THREADS
 from chefmate.errors import ChefmateError
 from chefmate.obey_log import TrialLog
+from chefmate.workers import DIED, become_worker, one_thread_each
 from chefmate_driver.kitchen.config import KitchenConfig
 from chefmate_driver.kitchen.render import import_mujoco
 from chefmate_policy.obedience.battery import BY_ID
@@ -119,8 +116,7 @@ def run_trials(
     order = np.random.default_rng([seed, 31]).permutation(len(trials))
     place = {trials[int(index)].number: at for at, index in enumerate(order)}
     left.sort(key=lambda trial: place[trial.number])
-    for name in THREADS:
-        os.environ.setdefault(name, "1")  # processes are as many as cores already
+    one_thread_each()
     for outcome in _run(left, policy, latency, max(1, min(workers, len(left))), stopped):
         log.append(outcome)
         done[outcome.number] = outcome
@@ -150,9 +146,7 @@ def _run(
                     if (outcome := future.result()) is not None:
                         yield outcome
         except BrokenProcessPool:
-            raise ChefmateError(
-                "a worker died, for lack of memory or by a signal; start again to go on, with fewer --workers"
-            ) from None
+            raise ChefmateError(DIED) from None
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -173,15 +167,14 @@ def watch_trials(
             asked = [pool.submit(_film, trial, latency.of(trial), folder) for trial in trials]
             return [future.result() for future in asked]
         except BrokenProcessPool:
-            raise ChefmateError("a worker died, for lack of memory or by a signal") from None
+            raise ChefmateError(DIED) from None
 
 
 _at_work: dict[str, Any] = {}  # a worker's policy, closed loop and stop flag
 
 
 def _start_worker(policy: Policy, stop: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to end
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    become_worker()
     _at_work.update(policy=policy, stop=stop)
 
 

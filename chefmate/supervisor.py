@@ -8,7 +8,6 @@ everything that commands it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -23,13 +22,12 @@ import yaml
 
 from chefmate.errors import WorkspaceError
 from chefmate.graph import Node
+from chefmate.workers import die_with_parent
 from chefmate.workspace import executable
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # s, before the n-th restart in a row
 STEADY = 30.0  # s of life after which the backoff begins anew
 LOOK = 0.05  # s between looks at a process that is being stopped
-_libc = ctypes.CDLL(None, use_errno=True)
 
 Say = Callable[[str], None]
 
@@ -73,11 +71,6 @@ class Child:
     def alive(self) -> bool:
         """True while the process runs."""
         return self.process is not None and self.process.poll() is None
-
-
-def die_with_parent(number: int) -> None:
-    """Called in a fresh child: it gets this signal when the thread that started it ends."""
-    _libc.prctl(PR_SET_PDEATHSIG, number)
 
 
 def begin_child(number: int, niceness: int) -> None:

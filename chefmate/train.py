@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from chefmate import train_options
@@ -101,10 +102,14 @@ class _Bar:
 def _in_processes(count: int) -> int:
     """The same command under torchrun, a process per GPU."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    arguments = sys.argv[1:] if Path(sys.argv[0]).name == "train.py" else sys.argv[2:]  # `chefmate train`
-    command += [f"--nproc-per-node={count}", "-m", "chefmate.train", *arguments]
+    command += [f"--nproc-per-node={count}", "-m", "chefmate.train", *own_arguments(sys.argv)]
     sys.stdout.flush()
     os.execv(sys.executable, command)
+
+
+def own_arguments(argv: Sequence[str]) -> list[str]:
+    """What stands behind `chefmate train`, or behind `python -m chefmate.train`."""
+    return list(argv[1:] if Path(argv[0]).name == Path(__file__).name else argv[2:])
 
 
 def main() -> int:

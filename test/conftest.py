@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from chefmate.domain import free_domain
-from chefmate.supervisor import die_with_parent
+from chefmate.workers import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 # A test run in a shell's background inherits an ignored SIGINT, and every process that it starts would, too.

@@ -21,6 +21,7 @@ __all__ = [
     "TrueObject",
     "first_touched",
     "observe",
+    "places",
     "plate_holds",
 ]
 
@@ -51,6 +52,11 @@ class TrueObject:
     released: bool
     inside: bool
 
+    @property
+    def laid(self) -> bool:
+        """On the plate as it ought to be: flat, released, inside of the rim."""
+        return self.place == PLATE and self.flat and self.released and self.inside
+
 
 def observe(world: World) -> list[TrueObject]:
     """Every slice in the scene, in model order."""
@@ -73,12 +79,17 @@ def observe(world: World) -> list[TrueObject]:
     return found
 
 
+def places(world: World) -> dict[str, tuple[str, int]]:
+    """Place and slot of every slice, by name."""
+    return {item.state.name: (item.place, item.slot) for item in observe(world)}
+
+
 def plate_holds(world: World, recipe: Sequence[str]) -> bool:
     """True when the plate holds exactly the recipe's ingredients, lowest first, each flat, released, within
     the rim."""
     on_plate = sorted((o for o in observe(world) if o.place == PLATE), key=lambda o: o.stack_index)
     in_order = [o.state.ingredient for o in on_plate] == list(recipe)
-    return in_order and all(o.flat and o.released and o.inside for o in on_plate)
+    return in_order and all(o.laid for o in on_plate)
 
 
 def first_touched(world: World) -> str | None:

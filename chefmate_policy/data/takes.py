@@ -7,13 +7,12 @@ renamed into place last, so whatever ends the work leaves takes that are whole, 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from chefmate_policy.data.fingerprints import dataset_fingerprint, episode_finge
 from chefmate_policy.data.lerobot_layout import DatasetError
 from chefmate_policy.data.video import Picture, VideoWriter
 from chefmate_policy.data.writing import DatasetWriter, Encoded
+from chefmate_policy.locking import held_alone
 
 __all__ = ["Key", "Takes"]
 
@@ -69,16 +69,10 @@ class Takes:
                 " give the same options to go on, or remove the folder"
             )
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps other processes away. Raises DatasetError: one is at work already."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DatasetError(f"another process makes {self.dataset} already") from None
-            yield
+        busy = DatasetError(f"another process makes {self.dataset} already")
+        return held_alone(self.folder / LOCK, busy)
 
     def has(self, key: Key) -> bool:
         """Whether this take was made, kept or dropped."""

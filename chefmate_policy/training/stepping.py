@@ -80,8 +80,7 @@ class Stepper:
         self._gradients = torch.zeros(sum(each.numel() for each in self.parameters), device=device)
         at = 0
         for parameter in self.parameters:
-            view = self._gradients[at : at + parameter.numel()].view_as(parameter)
-            parameter.grad = view.to(parameter.dtype) if parameter.dtype != torch.float32 else view
+            parameter.grad = self._gradients[at : at + parameter.numel()].view_as(parameter)
             at += parameter.numel()
 
     def __call__(self, step: int, batches: Iterator[Rows], rate: float | None = None) -> None:

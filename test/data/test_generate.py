@@ -24,6 +24,7 @@ from chefmate.data import limits
 from chefmate.data_generate import Job, Options, generate, make_layout
 from chefmate.demonstrations import Studio
 from chefmate.errors import ArgumentError
+from chefmate_driver.kitchen import truth
 from chefmate_policy.data.dataset import Dataset
 from chefmate_policy.data.dataset_statistics import PictureHistogram, picture_statistics
 from chefmate_policy.data.fingerprints import dataset_fingerprint, episode_fingerprint
@@ -167,7 +168,7 @@ def test_a_slice_that_was_pushed_aside_is_no_success(job: Job) -> None:
     idle = next(v for v in draw_variants(scene, job.scene, job.phrasings) if not v.ingredient)
     studio = Studio(pictures=False)
     studio.arrange(scene)
-    before = studio.places()
+    before = truth.places(studio.world)
     assert studio._judge(idle, before) == ""
     studio.world.place("cheese", "plate")
     assert studio._judge(idle, before) == "moved something"

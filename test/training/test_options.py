@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from chefmate import train_options
+from chefmate.train import own_arguments
 from chefmate_policy.training.errors import OptionError
 from chefmate_policy.training.options import TrainOptions, load_options, read_file
 from chefmate_policy.training.presets import PRESETS
@@ -146,3 +147,9 @@ def test_every_option_has_help_and_every_preset_is_valid() -> None:
         16,
         32,
     ]
+
+
+def test_each_gpus_process_gets_the_options_of_either_command() -> None:
+    given = ["train", "--num-gpus", "2"]  # a run file may have any name
+    assert own_arguments(["/ws/bin/chefmate", "train", *given]) == given
+    assert own_arguments(["/ws/chefmate/train.py", *given]) == given
