@@ -55,6 +55,7 @@ setup(
         shared("config/calibration", "*.json"),
         shared("config/tokenizer", "*.json"),
         shared("config/train", "*.yaml"),
+        shared("config/study", "*.yaml"),
         *(
             shared(f"policies/{name}{below}", "*.*")
             for name in sorted(path.name for path in Path("policies").glob("*") if path.is_dir())

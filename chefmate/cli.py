@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chefmate import arm, card, data, graph, memory, obey_options, params, serve, train
+from chefmate import arm, card, data, graph, memory, obey_options, params, serve, study, train
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
@@ -122,6 +122,8 @@ def parser() -> argparse.ArgumentParser:
 
     obey_options.add(commands.add_parser("obey", help="does a policy do what it is told? the language audit"))
 
+    study.add(commands.add_parser("study", help="why fine-tunes ignore words: trainings, trials, a table"))
+
     perception = commands.add_parser("perception", help="set up perception on a table")
     view = perception.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
         "view", help="write zones and masks over a scene camera picture"
@@ -191,6 +193,8 @@ def run(options: argparse.Namespace) -> int:
         from chefmate.obey import obey
 
         return obey(options)
+    if options.command == "study":
+        return study.study(options)
     if options.command == "doctor":
         try:
             from chefmate.doctor.command import doctor

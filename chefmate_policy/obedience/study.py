@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study of obedience as data: its datasets, its base, its cells and their runs, from config/study/*.yaml.
+
+A cell is a dataset, a trainable set and a form of the prompt; a run is a cell with a training seed. LoRA
+ranks are given for the published width and scale with the DiT's, so that an adapter has the same share of its
+layer: rank r of a layer of width d has 2 r / d of its parameters.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from chefmate_policy.errors import PolicyError
+from chefmate_policy.groot.config import GrootConfig
+from chefmate_policy.groot.initialise import initialise
+from chefmate_policy.groot.model import Groot
+from chefmate_policy.groot.saving import save_checkpoint
+from chefmate_policy.groot.sizes import member
+from chefmate_policy.groot.tokenizer import small_tokenizer
+from chefmate_policy.training.errors import OptionError
+from chefmate_policy.training.options import TrainOptions
+
+__all__ = ["BASE", "NEW", "Cell", "Run", "Study", "StudyError", "TrialCounts", "write_start"]
+
+BASE = "base"  # name of its dataset, of its run and of its row
+NEW = "new_embodiment"
+SECTIONS = {
+    "member", "base_slot", "published_rank", "published_width", "data", "picture_size", "base", "common",
+    "trainable", "prompts", "cells", "trials",
+}  # fmt: skip
+LOOKS = ("look", "look_base")  # datasets that nothing trains on
+UNENDING = 10_000_000  # steps of a run that the clock ends
+
+
+class StudyError(PolicyError):
+    """The study's file is not right."""
+
+
+@dataclass(frozen=True)
+class TrialCounts:
+    """How much is tried of each run; s and counts as config/study/*.yaml explains them."""
+
+    pairs: int
+    laps: int
+    idle: int
+    base_pairs: int
+    latency: float
+    pick: float
+    idle_seconds: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. guidance: weight of the instruction against the null prompt in its trials; 1: off."""
+
+    data: str
+    trainable: str
+    prompt: str
+    seeds: tuple[int, ...]
+    plant: str = "none"
+    guidance: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """For files and tables."""
+        parts = [self.data, self.trainable, self.prompt, *([self.plant] if self.plant != "none" else [])]
+        return "_".join(parts)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cell with a training seed."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For files."""
+        return f"{self.cell.name}_{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's file, read and checked."""
+
+    file: Path
+    raw: Mapping[str, Any]
+    cells: tuple[Cell, ...]
+    trials: TrialCounts
+
+    @classmethod
+    def load(cls, file: Path, *, quick: bool = False, only: tuple[str, ...] = ()) -> Study:
+        """quick: with its `quick` section over the rest. only: parts of names; cells with none of them are
+        left out. Raises StudyError, OptionError: what is wrong in the file."""
+        try:
+            raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise StudyError(f"{file} cannot be read: {error}") from error
+        if not isinstance(raw, dict):
+            raise StudyError(f"{file}: expected sections {', '.join(sorted(SECTIONS))}")
+        changes = raw.pop("quick", {})
+        if odd := set(raw) ^ SECTIONS:
+            raise StudyError(f"{file}: sections {', '.join(sorted(odd))} are missing or unknown")
+        if quick:
+            raw = _over(raw, changes)
+        try:
+            cells = tuple(Cell(**{**entry, "seeds": tuple(entry["seeds"])}) for entry in raw["cells"])
+            counts = TrialCounts(**raw["trials"])
+        except (TypeError, KeyError) as error:
+            raise StudyError(f"{file}: cells or trials are not right: {error}") from error
+        for cell in cells:
+            for section in ("data", "trainable", "prompts"):
+                name = getattr(cell, section.removesuffix("s") if section == "prompts" else section)
+                if name not in raw[section]:
+                    raise StudyError(f"{file}: cell {cell.name}: {section} has no {name!r}")
+        if only:
+            chosen = tuple(cell for cell in cells if any(part in cell.name for part in only))
+            if not chosen:
+                raise StudyError(
+                    f"no cell's name has {' or '.join(only)}: {', '.join(c.name for c in cells)}"
+                )
+            cells = chosen
+        found = cls(file, raw, cells, counts)
+        for run in found.runs:
+            found.train_options(run, Path("base"), Path("data"), Path("out"))  # raises OptionError
+        return found
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """In the order of the cells."""
+        return tuple(Run(cell, seed) for cell in self.cells for seed in cell.seeds)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """What has to be generated, the base's first."""
+        used = {cell.data for cell in self.cells}
+        return (BASE, *(name for name in self.raw["data"] if name in used or name in LOOKS))
+
+    @property
+    def ingredients(self) -> tuple[str, ...]:
+        """The base's own."""
+        return tuple(self.raw["data"][BASE]["ingredients"])
+
+    @property
+    def rank(self) -> int:
+        """Of the adapters, at this member's width."""
+        width = member(self.raw["member"]).action_head.input_embedding_dim
+        return max(1, round(self.raw["published_rank"] * width / self.raw["published_width"]))
+
+    def data_arguments(self, name: str) -> list[str]:
+        """Of `chefmate data generate`, without folder."""
+        words = ["--size", str(self.raw["picture_size"])]
+        for key, value in self.raw["data"][name].items():
+            option = f"--{key.replace('_', '-')}"
+            if value is True:
+                words.append(option)
+            elif isinstance(value, list):
+                words += [option, *map(str, value)]
+            elif value is not False:
+                words += [option, str(value)]
+        return words
+
+    def base_options(self, start: Path, data: list[Path], out: Path, seconds: float | None) -> dict[str, Any]:
+        """Of the base's training. seconds: of its steps, in place of its number of steps."""
+        given = {
+            **self.raw["base"]["train"],
+            "seed": self.raw["base"]["seed"],
+            "base_model_path": str(start),
+            "dataset_path": [str(folder) for folder in data],
+            "embodiment_tag": self.raw["base_slot"],
+            **self._output(out),
+        }
+        if seconds is not None:
+            given |= {"hours": seconds / 3600.0, "schedule": "hours", "max_steps": UNENDING}
+        return _checked(given)
+
+    def train_options(
+        self, run: Run, base: Path, data: Path, out: Path, seconds: float | None = None
+    ) -> dict[str, Any]:
+        """Of a run's training. seconds: after which it is stopped, unfinished."""
+        chosen = dict(self.raw["trainable"][run.cell.trainable])
+        rank = self.rank if chosen.pop("lora") else 0
+        given = {
+            **self.raw["common"],
+            **chosen,
+            **self.raw["prompts"][run.cell.prompt],
+            "lora_rank": rank,
+            "plant": run.cell.plant,
+            "seed": run.seed,
+            "base_model_path": str(base),
+            "dataset_path": [str(data)],
+            "embodiment_tag": NEW,
+            **self._output(out),
+        }
+        if seconds is not None:
+            given["hours"] = seconds / 3600.0
+        return _checked(given)
+
+    def model_options(self, run: Run | None) -> dict[str, Any]:
+        """How a run's policy is driven; None: the base's."""
+        if run is None:
+            return {"device": "cpu", "embodiment": self.raw["base_slot"]}
+        return {"device": "cpu", "embodiment": NEW, "guidance": run.cell.guidance}
+
+    def _output(self, out: Path) -> dict[str, Any]:
+        return {
+            "output_dir": str(out),
+            "camera_size": [640, 480],  # the twin's; the episodes hold it squeezed
+            "save_steps": UNENDING,
+            "log_steps": 25,
+            "merge": True,
+        }
+
+
+def write_start(study: Study, folder: Path) -> None:
+    """Random weights of the study's member with two slots: a new robot's, and the one that the base
+    trains."""
+    config = copy.deepcopy(member(study.raw["member"]).raw)
+    slots = {NEW: 0, study.raw["base_slot"]: 1}
+    config = {**config, "embodiment_ids": slots}
+    config["action_head_cfg"] = {**config["action_head_cfg"], "max_num_embodiments": len(slots)}
+    save_checkpoint(initialise(Groot(GrootConfig.from_dict(config)), study.raw["base"]["seed"]), folder)
+    small_tokenizer().save(folder)
+
+
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    """Raises OptionError."""
+    try:
+        TrainOptions.from_dict(given)
+    except OptionError as error:
+        raise StudyError(f"options of training are not right: {error}") from error
+    return given
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of `above` in place of those below, table by table."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trials of the study, and what is counted of them.
+
+The scenes are those of `chefmate obey` (held-out layouts), chosen otherwise: mostly both bread and cheese in
+the holder, each asked for with the same noise; a few of the seeds' other cells; a few in which nothing is to
+be done. All runs are tried in the same scenes with the same noise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from chefmate_policy.intervals import rate
+from chefmate_policy.obedience import seeds
+from chefmate_policy.obedience.battery import BY_ID, Kitchen
+from chefmate_policy.obedience.cells import BREAD, CELLS, CHEESE, cell_scene, object_scene
+from chefmate_policy.obedience.sayings import Setting
+from chefmate_policy.obedience.scoring import Judged, idling, judged, pairs, targeted
+from chefmate_policy.obedience.study import TrialCounts
+from chefmate_policy.obedience.trial import Outcome, Trial
+
+__all__ = ["MAIN", "base_plan", "figures", "plan"]
+
+MAIN = ("correct", "swapped", "named", "other")  # rows in which one of two that stand there is named
+BOTH = CELLS[0]
+ELSEWHERE = 1000  # number of the first scene of another cell
+IDLE = {"cell_negated": "negated", "cell_absent": "absent", "negated": "negated", "absent": "absent"}
+
+
+def plan(kitchen: Kitchen, counts: TrialCounts) -> tuple[Trial, ...]:
+    """Of a fine-tune: most important first. Raises SceneError."""
+    found: list[Trial] = []
+    drawing = (kitchen.stock, kitchen.phrasings)
+    both = []
+    for number in range(counts.pairs):
+        scene = cell_scene(counts.seed, number, BOTH, (), *drawing)
+        named = (CHEESE, BREAD)[number % 2]
+        both.append(Setting(scene, named, _other(named), kitchen, BOTH))
+    _say(found, both, ("correct", "swapped"))
+    others = []
+    for lap in range(counts.laps):
+        for index, cell in enumerate(CELLS[1:]):
+            scene = cell_scene(counts.seed, ELSEWHERE + len(CELLS) * lap + index, cell, (), *drawing)
+            named = (CHEESE, BREAD)[lap % 2]
+            others.append(Setting(scene, named, _other(named), kitchen, cell))
+    _say(found, both[: counts.idle], ("cell_negated", "cell_absent"))
+    _say(found, others, ("correct", "swapped"))
+    return tuple(found)
+
+
+def base_plan(kitchen: Kitchen, counts: TrialCounts) -> tuple[Trial, ...]:
+    """Of the base, on its own ingredients (`kitchen.kinds`). Raises SceneError."""
+    found: list[Trial] = []
+    settings = []
+    for number in range(counts.base_pairs):
+        named = kitchen.kinds[number % len(kitchen.kinds)]
+        scene = object_scene(counts.seed, number, named, kitchen.kinds, kitchen.stock, kitchen.phrasings)
+        others = [kind for kind in scene.standing if kind != named]
+        settings.append(Setting(scene, named, others[number % len(others)], kitchen))
+    _say(found, settings, ("named", "other"))
+    _say(found, settings[: counts.idle], ("negated", "absent"))
+    return tuple(found)
+
+
+def figures(runs: Sequence[tuple[Sequence[Trial], Mapping[int, Outcome]]]) -> dict[str, Any]:
+    """For JSON, over the runs of one cell (one for each training seed): what was touched first where one of
+    two is named, by name; pairs of instructions; idle rows; the seeds' matrix. Empty where nothing ran."""
+    each = [judged(trials, outcomes) for trials, outcomes in runs]
+    items = list(chain(*each))
+    main = _main(items)
+    if not main:
+        return {}
+    told = [_changed(some) for some in each]
+    changes = [value for some in told for value in some]
+    idle = {name: [item for item in items if IDLE.get(item.row.id) == name] for name in ("negated", "absent")}
+    in_cells = [item for item in items if item.trial.cell]
+    return {
+        "trials": len(items),
+        "faults": sum(bool(outcome.fault) for _, outcomes in runs for outcome in outcomes.values()),
+        "named": targeted(main),
+        "touched": {
+            kind: dict(Counter(item.first or "nothing" for item in main if item.target == kind).most_common())
+            for kind in sorted({item.target for item in main})
+        },
+        "changed": rate(sum(changes), len(changes)) if changes else None,
+        "followed_by_run": [_followed(some) for some in each],
+        "idle": {name: idling(some) for name, some in idle.items() if some},
+        "matrix": seeds.matrix(in_cells) if in_cells else [],
+    }
+
+
+def _main(items: Sequence[Judged]) -> list[Judged]:
+    """Those in which one of several that stand there is named."""
+    return [item for item in items if item.row.id in MAIN and len(item.trial.scene.standing) > 1]
+
+
+def _followed(items: Sequence[Judged]) -> dict[str, int]:
+    main = _main(items)
+    return {"followed": sum(item.first == item.target for item in main), "n": len(main)}
+
+
+def _changed(items: Sequence[Judged]) -> list[bool]:
+    """Of one run: for each scene that was asked for both, whether what was touched first differs."""
+    found = pairs(_main(items))["changed"]
+    return [] if found is None else [n < found["successes"] for n in range(found["n"])]
+
+
+def _say(found: list[Trial], settings: Sequence[Setting], rows: Sequence[str]) -> None:
+    """Adds the trials of these rows, scene by scene."""
+    for setting in settings:
+        scene = setting.scene
+        noise = int(np.random.default_rng([scene.layout, 23]).integers(2**31))
+        for key in rows:
+            asks = BY_ID[key].says(setting, np.random.default_rng([scene.layout, *key.encode()]), key)
+            found.append(Trial(len(found), setting.cell.name if setting.cell else "", scene, asks, noise))
+
+
+def _other(named: str) -> str:
+    return BREAD if named == CHEESE else CHEESE

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The study: its file, its trainable sets, its base's slots, its scenes and what is counted of them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from drawn_kitchen import write
+
+from chefmate_driver.kitchen.config import KitchenConfig
+from chefmate_policy.data.phrasings import Phrasings
+from chefmate_policy.data.variants import Stock
+from chefmate_policy.groot.checkpoint import open_checkpoint
+from chefmate_policy.groot.model import SLOT_PREFIXES
+from chefmate_policy.groot.sizes import member
+from chefmate_policy.obedience.sayings import Kitchen
+from chefmate_policy.obedience.study import NEW, Run, Study, StudyError, write_start
+from chefmate_policy.obedience.study_report import draw, page
+from chefmate_policy.obedience.study_trials import base_plan, figures, plan
+from chefmate_policy.obedience.trial import Moved, Outcome, Trial
+from chefmate_policy.training.options import TrainOptions
+from chefmate_policy.training.params import PUBLISHED_ID, planned
+from chefmate_policy.training.reference import rebuild
+from chefmate_policy.training.run import train
+
+FILE = Path(__file__).resolve().parents[2] / "config" / "study" / "obedience.yaml"
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return Study.load(FILE)
+
+
+@pytest.fixture(scope="module")
+def kitchen() -> Kitchen:
+    found = KitchenConfig.load()
+    return Kitchen(tuple(found.stock), Stock(found.tray.slots, dict(found.stock)), Phrasings.load())
+
+
+def options(study: Study, trainable: str) -> dict[str, object]:
+    cell = next(cell for cell in study.cells if cell.trainable == trainable)
+    return study.train_options(Run(cell, 1), Path("base"), Path("data"), Path("out"))
+
+
+def test_the_reference_cell_trains_what_the_references_script_trains(study: Study) -> None:
+    given = {**options(study, "reference"), "base_model_path": PUBLISHED_ID, "lora_rank": 32}
+    ours = planned(TrainOptions.from_dict(given)).total
+    script = rebuild(member("n1.5-3b"), TrainOptions(lora_rank=32))
+    assert (ours.trainable, ours.layers) == (script.trainable, sum(script.layers.values())) == (6_553_600, 60)
+
+
+def test_ranks_scale_with_the_width(study: Study) -> None:
+    """32 of 1536 are 2.67 of 128."""
+    assert (study.rank, options(study, "ours")["lora_rank"], options(study, "full")["lora_rank"]) == (3, 3, 0)
+
+
+def test_only_what_a_cell_names_differs_between_cells(study: Study) -> None:
+    """Data, trainable set, prompt and planted fault; all else is common."""
+    free = {"dataset_path", "prompt", "prompt_dropout", "plant", "lora_rank", "seed"}
+    free |= {"tune_llm", "tune_visual", "tune_projector", "tune_diffusion_model"}
+    common = [
+        {
+            key: value
+            for key, value in study.train_options(run, Path("b"), Path("d"), Path("o")).items()
+            if key not in free
+        }
+        for run in study.runs
+    ]
+    assert all(other == common[0] for other in common)
+    assert len({run.name for run in study.runs}) == len(study.runs)
+
+
+def test_quick_changes_amounts_alone(study: Study) -> None:
+    quick = Study.load(FILE, quick=True)
+    assert quick.cells == study.cells and quick.trials.pairs < study.trials.pairs
+    assert "--one-ingredient" in quick.data_arguments("confounded")
+
+
+def test_cells_are_chosen_by_parts_of_their_names(study: Study) -> None:
+    chosen = Study.load(FILE, only=("batch-words", "confounded_full"))
+    assert {cell.name for cell in chosen.cells} < {cell.name for cell in study.cells}
+    assert len(chosen.cells) == 2
+    with pytest.raises(StudyError, match="no cell's name has nothing-like-it"):
+        Study.load(FILE, only=("nothing-like-it",))
+
+
+def test_a_wrong_name_in_the_file_is_told(tmp_path: Path) -> None:
+    raw = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    raw["cells"][0]["trainable"] = "everything"
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(raw), "utf-8")
+    with pytest.raises(StudyError, match="trainable has no 'everything'"):
+        Study.load(file)
+
+
+def test_training_the_base_leaves_the_slot_of_new_robots_as_it_began(study: Study, tmp_path: Path) -> None:
+    tiny = replace(study, raw={**study.raw, "member": "drawn"})
+    write_start(tiny, tmp_path / "start")
+    data = write(tmp_path / "data", 4, 1)
+    given = tiny.base_options(tmp_path / "start", [data], tmp_path / "base", None)
+    small = {"batch_size": 4, "max_steps": 2, "holdout": 0.0, "compile": False, "device": "cpu"}
+    small |= {"camera_size": [], "learning_rate": 1e-2}
+    torch.set_num_threads(1)
+    merged = train(TrainOptions.from_dict(given | small), say=lambda line: None).merged
+    assert merged is not None
+    start, base = open_checkpoint(tmp_path / "start"), open_checkpoint(merged)
+    slots = base.config.raw["embodiment_ids"]
+    keys = [key for key in start.weights.tensors if key.startswith(SLOT_PREFIXES) and key.endswith(".W")]
+    assert len(keys) == 7
+    for key in keys:
+        before, after = start.read(key, dtype=torch.float32), base.read(key, dtype=torch.float32)
+        rounded = before.to(torch.bfloat16).float()
+        fresh, trained = slots[NEW], slots[study.raw["base_slot"]]
+        assert torch.equal(rounded[fresh], after[fresh].to(torch.bfloat16).float()), key
+        assert not torch.equal(rounded[trained], after[trained].to(torch.bfloat16).float()), key
+    cell = study.cells[0]
+    given = tiny.train_options(Run(cell, 1), merged, data, tmp_path / "cell")
+    tuned = train(TrainOptions.from_dict(given | small), say=lambda line: None).merged
+    assert tuned is not None and open_checkpoint(tuned).config.raw["embodiment_ids"] == slots
+
+
+def test_both_are_asked_for_in_one_scene_with_one_noise(study: Study, kitchen: Kitchen) -> None:
+    trials = plan(kitchen, study.trials)
+    assert [trial.number for trial in trials] == list(range(len(trials)))
+    both = trials[: 2 * study.trials.pairs]
+    for one, other in zip(both[::2], both[1::2], strict=True):
+        assert (one.scene, one.noise_seed) == (other.scene, other.noise_seed)
+        assert {one.last.target, other.last.target} == {"bread", "cheese"} == set(one.scene.standing)
+    assert sum(trial.last.row in ("cell_negated", "cell_absent") for trial in trials) == 2 * study.trials.idle
+    assert {trial.cell for trial in trials} == {"holder-holder"} | {
+        trial.cell for trial in trials[2 * study.trials.pairs :]
+    }
+
+
+def test_the_base_is_asked_for_its_own(study: Study, kitchen: Kitchen) -> None:
+    own = replace(kitchen, kinds=study.ingredients)
+    trials = base_plan(own, study.trials)
+    assert {trial.last.target for trial in trials} == {*study.ingredients, ""}
+    assert all({*trial.scene.standing} <= {*study.ingredients} for trial in trials)
+
+
+def outcome(trial: Trial, touched: str) -> Outcome:
+    moved = (Moved(touched, "plate", True),) if touched else ()
+    contacts = ((touched, 1.0),) if touched else ()
+    return Outcome(trial.number, contacts, contacts, (touched,) if touched else (), moved)
+
+
+def test_a_policy_that_always_takes_the_cheese_is_counted_as_that(study: Study, kitchen: Kitchen) -> None:
+    trials = plan(kitchen, study.trials)
+    deaf = {t.number: outcome(t, "cheese" if "cheese" in t.scene.standing else "") for t in trials}
+    obeying = {t.number: outcome(t, t.last.target) for t in trials}
+    pairs = study.trials.pairs
+    found = figures([(trials, deaf)])
+    assert (found["named"]["followed"]["successes"], found["named"]["followed"]["n"]) == (pairs, 2 * pairs)
+    assert found["changed"]["successes"] == 0
+    assert found["touched"] == {"bread": {"cheese": pairs}, "cheese": {"cheese": pairs}}
+    both = figures([(trials, obeying), (trials, deaf)])
+    assert both["named"]["followed"]["successes"] == 3 * pairs
+    assert (both["changed"]["successes"], both["changed"]["n"]) == (pairs, 2 * pairs)
+    assert [item["followed"] for item in both["followed_by_run"]] == [2 * pairs, pairs]
+    assert both["idle"]["negated"]["touched_nothing"]["rate"] == 0.5
+
+
+def test_the_page_has_a_row_for_each_cell_that_ran(study: Study, kitchen: Kitchen, tmp_path: Path) -> None:
+    trials = plan(kitchen, study.trials)
+    found = figures([(trials, {t.number: outcome(t, t.last.target) for t in trials})])
+    row = {
+        "cell": "a", "data": "confounded", "trainable": "ours", "prompt": "image-first", "plant": "none",
+        "guidance": 2.0, "parameters": None, "figures": found,
+        "runs": [{"name": "a_1", "state": "done", "steps": 2, "of": 3, "samples": 8, "loss": 0.5}],
+    }  # fmt: skip
+    lost = {**row, "cell": "b", "figures": {}, "runs": [{"name": "b_1", "state": "failed"}]}
+    results = {
+        "command": "chefmate study x", "made": "today", "machine": "one", "seconds": 1.0, "rank": 3,
+        "published_rank": 32, "datasets": {"confounded": {"episodes": 4, "frames": 9}}, "rows": [row, lost],
+        "failures": {"b_1": "exit 1: no memory"}, "missing": {"b_1": 5},
+    }  # fmt: skip
+    text = page(results)
+    whole = f"{2 * study.trials.pairs}/{2 * study.trials.pairs} 100 %"
+    assert whole in text and "guidance 2" in text
+    assert "b_1: exit 1: no memory" in text and "5 of b_1" in text
+    draw(results, tmp_path / "study.png")
+    assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
