@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chefmate.errors import ChefmateError
@@ -30,13 +31,15 @@ RESTARTS = 3  # of the pool, after a worker died
 
 @dataclass(frozen=True)
 class Subject:
-    """A policy that is tried. limits: arguments of Limits; latency: s of an inference in the twin."""
+    """A policy that is tried. limits: arguments of Limits; latency: s of an inference in the twin. kitchen:
+    the scene file, the same for all subjects of a pool."""
 
     name: str
     checkpoint: str
     options: Mapping[str, Any]
     latency: float
     limits: Mapping[str, float]
+    kitchen: Path | None = None
 
 
 @dataclass(order=True)
@@ -137,8 +140,9 @@ def _start_worker(counter: Any, gpus: int) -> None:
         number = counter.value
         counter.value += 1
     if gpus:
-        os.environ["MUJOCO_EGL_DEVICE_ID"] = str(number % gpus)
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if gpus > 1:
+        os.environ["MUJOCO_EGL_DEVICE_ID"] = str(number % gpus)
 
 
 def _work(subject: Subject, trial: Trial) -> Outcome:
@@ -150,6 +154,7 @@ def _loop(subject: Subject) -> ClosedLoop:
     """The worker's twin, with the subject's driver."""
     import torch
 
+    from chefmate_driver.kitchen.config import KitchenConfig
     from chefmate_driver.kitchen.render import import_mujoco
 
     import_mujoco()
@@ -159,7 +164,8 @@ def _loop(subject: Subject) -> ClosedLoop:
     given: dict[str, Any] = {"latency": subject.latency, "options": subject.options}
     drivers: dict[str, Driver] = _at_work.setdefault("drivers", {})
     if "loop" not in _at_work:
-        _at_work["loop"] = ClosedLoop("local", subject.checkpoint, **given)
+        kitchen = KitchenConfig.load(subject.kitchen)
+        _at_work["loop"] = ClosedLoop("local", subject.checkpoint, kitchen=kitchen, **given)
         drivers[subject.name] = _at_work["loop"].driver
     loop: ClosedLoop = _at_work["loop"]
     if subject.name not in drivers:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from chefmate.workers import die_with_parent
 
-__all__ = ["Machine", "Step", "Steps"]
+__all__ = ["RUNNING", "WAITING", "Machine", "Step", "Steps"]
 
 DONE, FAILED, WAITING, RUNNING = "done", "failed", "waiting", "running"
 PATIENCE = 10.0  # s from the polite signal to the other one
@@ -28,7 +29,7 @@ class Step:
     """One command. made: the folder or file that is there once it is done. needs: names of steps before it.
 
     gpus: places on GPUs, -1 all of them. cores: that it keeps busy. renders: number of the GPU that draws
-    for it. late: may begin and run when the time of the others is over.
+    for it. late: may begin and run when the time of the others is over. tries: how often it is begun.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Step:
     cores: int = 1
     renders: int = 0
     late: bool = False
+    tries: int = 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Steps:
         self.seconds: dict[str, float] = {}
         self.failures: dict[str, str] = {}
         self._at: dict[str, _At] = {}
+        self._tries: Counter[str] = Counter()
         self._by_name = {step.name: step for step in self.steps}
 
     @property
@@ -150,6 +153,7 @@ class Steps:
             )
         self._at[step.name] = _At(process, places, time.monotonic())
         self.state[step.name] = RUNNING
+        self._tries[step.name] += 1
         self.say(f"{step.name}: begun")
 
     def _devices(self, step: Step, places: Sequence[int]) -> dict[str, str]:
@@ -159,7 +163,7 @@ class Steps:
             return found
         gpus = sorted({place % self.machine.gpus for place in places})
         found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-        if not gpus:
+        if not gpus and self.machine.gpus > 1:
             found["MUJOCO_EGL_DEVICE_ID"] = str(step.renders % self.machine.gpus)
         return found
 
@@ -173,7 +177,11 @@ class Steps:
             return
         log = (self.logs / f"{name}.log").read_text(encoding="utf-8", errors="replace").strip()
         why = self.failures.get(name) or f"exit {at.process.returncode}: {log[-TAIL:]}"
-        self._fail(name, why)
+        if at.told is None and self._tries[name] < self._by_name[name].tries:
+            self.state[name] = WAITING
+            self.say(f"{name}: once more, after {why}")
+        else:
+            self._fail(name, why)
 
     def _fail(self, name: str, why: str) -> None:
         self.state[name], self.failures[name] = FAILED, why

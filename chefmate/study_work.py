@@ -21,15 +21,16 @@ import yaml
 from chefmate.errors import ChefmateError
 from chefmate.obey_log import TrialLog, policy_digest
 from chefmate.study_pool import Subject, TrialPool
-from chefmate.study_steps import Machine, Step, Steps
+from chefmate.study_steps import RUNNING, WAITING, Machine, Step, Steps
 from chefmate_driver.kitchen.config import KitchenConfig
 from chefmate_policy.data.phrasings import Phrasings
 from chefmate_policy.data.variants import Stock
 from chefmate_policy.obedience.battery import digest
 from chefmate_policy.obedience.sayings import Kitchen
-from chefmate_policy.obedience.study import BASE, Run, Study, write_start
+from chefmate_policy.obedience.study import BASE, Run, Study, write_kitchen, write_start
 from chefmate_policy.obedience.study_trials import base_plan, figures, plan
 from chefmate_policy.obedience.trial import Outcome, Trial
+from chefmate_policy.training.checkpoints import Origin
 from chefmate_policy.training.errors import TrainingError
 from chefmate_policy.training.options import TrainOptions
 from chefmate_policy.training.params import PUBLISHED_ID, planned
@@ -37,9 +38,10 @@ from chefmate_policy.training.params import PUBLISHED_ID, planned
 __all__ = ["Limits", "Work"]
 
 MOST_LAYOUTS = 20_000  # of a dataset that the clock ends
-PART_CORES = 16  # of a dataset's processes
+PART_CORES = 20  # of a dataset's processes
 TRAIN_CORES = 3  # of a training on a GPU
 LOOK_CORES = 1
+UNTUNED = "base_untuned"  # the base, asked for what is new to it
 FIRST = 20  # trials of each run that come before the rest of any
 
 
@@ -66,12 +68,13 @@ class Work:
         self.study, self.out, self.limits, self.machine, self.say = study, out, limits, machine, say
         self._started = time.monotonic()
         self._begin()
+        self._data_steps: list[str] = []
         self.steps = Steps(list(self._steps()), machine, out / "logs", say)
-        kitchen = KitchenConfig.load()
-        stock, phrasings = Stock(kitchen.tray.slots, dict(kitchen.stock)), Phrasings.load()
+        kitchen = KitchenConfig.load(self._kitchen)
+        stock, phrasings = Stock(kitchen.tray.slots, dict(kitchen.stock)), Phrasings.load(self._phrasings)
         own = Kitchen(study.ingredients, stock, phrasings)
-        self._plans = {BASE: base_plan(own, study.trials)}
-        trials = plan(Kitchen(tuple(kitchen.stock), stock, phrasings), study.trials)
+        trials = plan(Kitchen(tuple(kitchen.stock), stock, phrasings), study.trials, study.pair)
+        self._plans = {BASE: base_plan(own, study.trials), UNTUNED: trials}
         self._plans |= {run.name: trials for run in study.runs}
         self._outcomes: dict[str, dict[int, Outcome]] = {}
         self._logs: dict[str, TrialLog] = {}
@@ -93,24 +96,16 @@ class Work:
             raise ChefmateError(f"{self.out} was begun with another study; name another folder")
         if not (self.out / "start").exists():
             write_start(self.study, self.out / "start")
+        self._kitchen, self._phrasings = write_kitchen(self.study, self.out)
 
     def _steps(self) -> Iterator[Step]:
         """In the order in which they are begun where there is room."""
         study, data = self.study, self.out / "data"
-        parts = max(1, self.machine.gpus)
-        base_data = [data / f"{BASE}-{part}" for part in range(parts)]
-        count = math.ceil(study.raw["data"][BASE]["layouts"] / parts)
-        for part, folder in enumerate(base_data):
-            more = ["--seed", str(study.raw["data"][BASE]["seed"] + part)]
-            more += ["--layouts", str(count if self.limits.data is None else MOST_LAYOUTS)]
-            more += [] if self.limits.data is None else ["--seconds", f"{self.limits.data:g}"]
-            cores = max(1, self.machine.cores // parts)
-            yield self._data(BASE, folder, cores, more, part)
-        options = study.base_options(self.out / "start", base_data, self._run_folder(BASE), self.limits.base)
-        options["num_gpus"] = max(1, self.machine.gpus)
-        yield self._training(BASE, options, [folder.name for folder in base_data], gpus=-1)
-        for name in study.datasets[1:]:
-            yield self._data(name, data / name, min(self.machine.cores, PART_CORES), [], len(name))
+        yield from self._base_steps()
+        for name in study.datasets:
+            if name != BASE:
+                cores = min(self.machine.cores, PART_CORES)
+                yield self._data(name, data / name, cores, [], len(name))
         for run in study.runs:
             options = study.train_options(
                 run,
@@ -120,14 +115,35 @@ class Work:
                 self.limits.cell,
             )
             yield self._training(run.name, options, [BASE, run.cell.data], gpus=1)
-        for item in (None, *study.runs):
+        for item in (*([None] if "look_base" in study.datasets else []), *study.runs):
             yield self._look(item)
+
+    def _base_steps(self) -> Iterator[Step]:
+        """Its data and its training; where it is there already, a step that is done."""
+        study, data = self.study, self.out / "data"
+        if not study.trains_base:
+            yield Step(BASE, (), self.out / "start")
+            return
+        parts = max(1, self.machine.gpus)
+        folders = [data / f"{BASE}-{part}" for part in range(parts)]
+        count = math.ceil(study.raw["data"][BASE]["layouts"] / parts)
+        for part, folder in enumerate(folders):
+            more = ["--seed", str(study.raw["data"][BASE]["seed"] + part)]
+            more += ["--layouts", str(count if self.limits.data is None else MOST_LAYOUTS)]
+            more += [] if self.limits.data is None else ["--seconds", f"{self.limits.data:g}"]
+            cores = max(1, self.machine.cores // parts)
+            yield self._data(BASE, folder, cores, more, part)
+        options = study.base_options(self.out / "start", folders, self._run_folder(BASE), self.limits.base)
+        options["num_gpus"] = parts
+        yield self._training(BASE, options, [folder.name for folder in folders], gpus=-1)
 
     def _data(self, name: str, folder: Path, cores: int, more: list[str], part: int) -> Step:
         command = [sys.executable, "-m", "chefmate.data_generate", str(folder), "--workers", str(cores)]
         command += [*self.study.data_arguments(name), *more, "--json"]
+        command += ["--kitchen", str(self._kitchen), "--phrasing-table", str(self._phrasings)]
         made = folder / "meta" / "info.json"
-        return Step(folder.name, tuple(command), made, cores=cores, renders=part)
+        self._data_steps.append(folder.name)
+        return Step(folder.name, tuple(command), made, cores=cores, renders=part, tries=2)
 
     def _training(self, name: str, options: dict[str, Any], needs: list[str], gpus: int) -> Step:
         file = self.out / "runs" / f"{name}.yaml"
@@ -140,7 +156,7 @@ class Work:
         cores = TRAIN_CORES * (self.machine.gpus if gpus < 0 else 1) if self._on_gpus else self.machine.cores
         command = (sys.executable, "-m", "chefmate.train", str(file))
         made = self._policy(name) / "training" / "run.json"
-        return Step(name, command, made, tuple(needs), gpus, cores)
+        return Step(name, command, made, tuple(needs), gpus, cores, tries=2)
 
     def _look(self, run: Run | None) -> Step:
         """The offline checks; None: of the base."""
@@ -160,7 +176,13 @@ class Work:
         return self.out / "runs" / name
 
     def _policy(self, name: str) -> Path:
+        if name in (BASE, UNTUNED):
+            return self._run_folder(BASE) / "merged" if self.study.trains_base else self.out / "start"
         return self._run_folder(name) / "merged"
+
+    def _made(self, name: str) -> bool:
+        """Whether there is a policy to be tried."""
+        return self.steps.done(BASE if name == UNTUNED else name)
 
     # --- going on -------------------------------------------------------------------------------------------
 
@@ -180,9 +202,9 @@ class Work:
         self.steps.turn(begin=in_time)
         if not in_time:
             self.steps.stop("stopped, for the time was over", late=False)
-        if self._on_gpus or self.steps.ended:  # without GPUs, trainings have the cores first
+        if self.steps.ended or (self._on_gpus and not self._generating):  # else others need the cores first
             for name in self._plans:
-                if self.steps.done(name) and name not in self._outcomes:
+                if self._made(name) and name not in self._outcomes:
                     self._give(name)
         if self._pool is None or self._pool.idle:
             time.sleep(patience)
@@ -205,8 +227,12 @@ class Work:
         if self._pool is not None:
             self._pool.close()
 
+    @property
+    def _generating(self) -> bool:
+        return any(self.steps.state[name] in (WAITING, RUNNING) for name in self._data_steps)
+
     def _there(self) -> int:
-        return sum(self.steps.done(name) for name in self._plans)
+        return sum(self._made(name) for name in self._plans)
 
     def _give(self, name: str) -> None:
         """Queues the trials of a policy that the log lacks."""
@@ -237,8 +263,8 @@ class Work:
         if self._pool is None:
             spare = self.machine.places
             self._pool = TrialPool(max(1, self.machine.cores - spare), self.machine.gpus)
-        subject = Subject(name, checkpoint, options, counts.latency, limits)
-        main = 2 * (counts.base_pairs if run is None else counts.pairs)
+        subject = Subject(name, checkpoint, options, counts.latency, limits, self._kitchen)
+        main = 2 * (counts.base_pairs if name == BASE else counts.pairs)
         self._pool.give(subject, left, [_order(trial, main) for trial in left])
 
     # --- what came of it ------------------------------------------------------------------------------------
@@ -246,22 +272,22 @@ class Work:
     def results(self) -> dict[str, Any]:
         """For JSON."""
         rows = []
-        groups: list[tuple[Any, list[Run]]] = [(None, [])]
-        groups += [(cell, [run for run in self.study.runs if run.cell == cell]) for cell in self.study.cells]
-        for cell, runs in groups:
-            names = [run.name for run in runs] or [BASE]
+        groups: list[tuple[str, Any, list[Run]]] = [(name, None, []) for name in (BASE, UNTUNED)]
+        groups += [(c.name, c, [run for run in self.study.runs if run.cell == c]) for c in self.study.cells]
+        for row, cell, runs in groups:
+            names = [run.name for run in runs] or [row]
             ran = [(self._plans[name], self._outcomes[name]) for name in names if name in self._outcomes]
             rows.append(
                 {
-                    "cell": cell.name if cell else BASE,
-                    "data": cell.data if cell else BASE,
-                    "trainable": cell.trainable if cell else "all",
+                    "cell": row,
+                    "data": cell.data if cell else row,
+                    "trainable": cell.trainable if cell else "-",
                     "prompt": cell.prompt if cell else "image-first",
                     "plant": cell.plant if cell else "none",
                     "guidance": cell.guidance if cell else 1.0,
                     "parameters": self._parameters(runs[0]) if runs else None,
                     "runs": [self._run(name) for name in names],
-                    "figures": figures(ran),
+                    "figures": figures(ran, self.study.pair),
                 }
             )
         failures = {**self.steps.failures, **self._failures}
@@ -275,6 +301,9 @@ class Work:
             "machine": f"{self.machine.gpus} GPUs, {self.machine.cores} cores ({platform.machine()})",
             "seconds": round(time.monotonic() - self._started, 1),
             "rank": self.study.rank,
+            "own": list(self.study.ingredients),
+            "pair": list(self.study.pair),
+            "base_sha256": Origin.of(BASE, self.out / "start").sha256,
             "published_rank": self.study.raw["published_rank"],
             "trials": vars(self.study.trials),
             "datasets": self._datasets(),
@@ -299,9 +328,9 @@ class Work:
 
     def _run(self, name: str) -> dict[str, Any]:
         """How a training went, and what the offline checks found."""
-        found: dict[str, Any] = {"name": name, "state": self.steps.state[name]}
+        found: dict[str, Any] = {"name": name, "state": self.steps.state[BASE if name == UNTUNED else name]}
         file = self._policy(name) / "training" / "run.json"
-        if file.exists():
+        if name != UNTUNED and file.exists():
             told = json.loads(file.read_text("utf-8"))
             options = told["options"]
             each = options["batch_size"] * options["gradient_accumulation_steps"] * options["num_gpus"]

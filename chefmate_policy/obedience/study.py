@@ -9,32 +9,38 @@ layer: rank r of a layer of width d has 2 r / d of its parameters.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from chefmate_policy.errors import PolicyError
+from chefmate_policy.groot.checkpoint import load_model, load_processor, open_checkpoint, read_config
 from chefmate_policy.groot.config import GrootConfig
 from chefmate_policy.groot.initialise import initialise
-from chefmate_policy.groot.model import Groot
+from chefmate_policy.groot.model import SLOT_PREFIXES, Groot, Parts
+from chefmate_policy.groot.processor import Processor
 from chefmate_policy.groot.saving import save_checkpoint
 from chefmate_policy.groot.sizes import member
 from chefmate_policy.groot.tokenizer import small_tokenizer
 from chefmate_policy.training.errors import OptionError
 from chefmate_policy.training.options import TrainOptions
+from chefmate_ros.share import share_file
 
-__all__ = ["BASE", "NEW", "Cell", "Run", "Study", "StudyError", "TrialCounts", "write_start"]
+__all__ = ["BASE", "NEW", "Cell", "Run", "Study", "StudyError", "TrialCounts", "write_kitchen", "write_start"]
 
 BASE = "base"  # name of its dataset, of its run and of its row
 NEW = "new_embodiment"
 SECTIONS = {
-    "member", "base_slot", "published_rank", "published_width", "data", "picture_size", "base", "common",
-    "trainable", "prompts", "cells", "trials",
+    "base_slot", "published_rank", "published_width", "pair", "looks", "names", "own", "data", "picture_size",
+    "base", "common", "trainable", "prompts", "cells", "trials",
 }  # fmt: skip
 LOOKS = ("look", "look_base")  # datasets that nothing trains on
+KITCHEN, PHRASINGS = "kitchen_scene.yaml", "phrasings.yaml"  # of the study, in its folder
 UNENDING = 10_000_000  # steps of a run that the clock ends
 
 
@@ -49,7 +55,7 @@ class TrialCounts:
     pairs: int
     laps: int
     idle: int
-    base_pairs: int
+    base_pairs: int  # of the base, on its own ingredients
     latency: float
     pick: float
     idle_seconds: float
@@ -141,19 +147,42 @@ class Study:
     @property
     def datasets(self) -> tuple[str, ...]:
         """What has to be generated, the base's first."""
-        used = {cell.data for cell in self.cells}
-        return (BASE, *(name for name in self.raw["data"] if name in used or name in LOOKS))
+        used = {cell.data for cell in self.cells} | ({BASE} if self.trains_base else set())
+        return tuple(name for name in self.raw["data"] if name in used or name in LOOKS)
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether the base is trained here; else it is a checkpoint that is there."""
+        return "train" in self.raw["base"]
 
     @property
     def ingredients(self) -> tuple[str, ...]:
         """The base's own."""
-        return tuple(self.raw["data"][BASE]["ingredients"])
+        return tuple(self.raw["own"])
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The two that cells are about, in the parts of the seeds' cheese and bread."""
+        return self.raw["pair"]["cheese"], self.raw["pair"]["bread"]
 
     @property
     def rank(self) -> int:
-        """Of the adapters, at this member's width."""
-        width = member(self.raw["member"]).action_head.input_embedding_dim
+        """Of the adapters, at the base's width."""
+        width = self._config().action_head.input_embedding_dim
         return max(1, round(self.raw["published_rank"] * width / self.raw["published_width"]))
+
+    def _config(self) -> GrootConfig:
+        base = self.raw["base"]
+        return read_config(self.checkpoint) if not self.trains_base else member(base["member"])
+
+    @property
+    def checkpoint(self) -> Path:
+        """Of a base that is there. Raises StudyError: it is not."""
+        given = Path(self.raw["base"]["checkpoint"])
+        for folder in (given, self.file.resolve().parents[2] / given):
+            if folder.is_dir():
+                return folder
+        raise StudyError(f"{self.file}: the base {given} is no folder")
 
     def data_arguments(self, name: str) -> list[str]:
         """Of `chefmate data generate`, without folder."""
@@ -221,14 +250,49 @@ class Study:
 
 
 def write_start(study: Study, folder: Path) -> None:
-    """Random weights of the study's member with two slots: a new robot's, and the one that the base
-    trains."""
-    config = copy.deepcopy(member(study.raw["member"]).raw)
-    slots = {NEW: 0, study.raw["base_slot"]: 1}
-    config = {**config, "embodiment_ids": slots}
-    config["action_head_cfg"] = {**config["action_head_cfg"], "max_num_embodiments": len(slots)}
-    save_checkpoint(initialise(Groot(GrootConfig.from_dict(config)), study.raw["base"]["seed"]), folder)
-    small_tokenizer().save(folder)
+    """What the base is, or is trained from: two slots of encoders and decoder, a new robot's at initial
+    values and the base's own, which is trained or will be. Raises GrootError, StudyError."""
+    tag, seed = study.raw["base_slot"], study.raw["base"]["seed"]
+    raw = copy.deepcopy(study._config().raw)
+    slots = {NEW: 0, tag: 1}
+    raw |= {"embodiment_ids": slots}
+    raw["action_head_cfg"] |= {"max_num_embodiments": len(slots)}
+    config = GrootConfig.from_dict(raw)
+    if study.trains_base:
+        save_checkpoint(initialise(Groot(config), seed), folder)
+        small_tokenizer().save(folder)
+        return
+    source = open_checkpoint(study.checkpoint)
+    theirs = load_processor(source)
+    old = load_model(source, Parts.used(theirs.slot), dtype=torch.float32).state_dict()
+    model = initialise(Groot(config, Parts.used(*slots.values())), seed)
+    with torch.no_grad():
+        for key, tensor in model.state_dict().items():
+            of_slot = key.startswith(SLOT_PREFIXES)
+            (tensor[slots[tag]] if of_slot else tensor).copy_(old[key][0] if of_slot else old[key])
+    metadata = replace(theirs.metadata, tag=tag)
+    settings = replace(theirs.settings, embodiment=tag)
+    processor = Processor(config, metadata, settings, theirs.tokenizer)
+    save_checkpoint(model, folder, processor=processor, complete=False)
+
+
+def write_kitchen(study: Study, folder: Path) -> tuple[Path, Path]:
+    """The study's scene and table of sentences: the project's, with other ingredients in place of two."""
+    files = (folder / KITCHEN, folder / PHRASINGS)
+    kitchen, table = (yaml.safe_load(share_file("config", file.name).read_text("utf-8")) for file in files)
+    gone = {"cheese", "bread"} - set(study.pair)
+    for kind, look in study.raw["looks"].items():
+        kitchen["ingredients"][kind] = {**kitchen["ingredients"][look["like"]], **look}
+        del kitchen["ingredients"][kind]["like"]
+        kitchen["stock"][kind] = 1
+        table["names"][kind] = study.raw["names"][kind]
+    for kind in gone:
+        del kitchen["ingredients"][kind], kitchen["stock"][kind], table["names"][kind]
+    kitchen["default"] = list(kitchen["stock"])
+    table["held_out"] = [entry for entry in table["held_out"] if not gone & set(re.split("[/:@]", entry))]
+    for file, content in zip(files, (kitchen, table), strict=True):
+        file.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
+    return files
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ HEADER = (
     "data", "trains", "share, here / 3 B", "prompt", "named first", "of first contacts", "placed",
     "changed with the words", "none touched", "action gap",
 )  # fmt: skip
+BASES = {"base": "the base, on its own", "base_untuned": "the base, on the new two"}
 NOTES = {"batch-words": ", one sample's words for the whole batch"}
 FOLLOWED, OTHER, GREY = "#0072b2", "#d55e00", "#bbbbbb"  # Okabe and Ito, 2008
 
@@ -46,8 +47,8 @@ def page(results: Row) -> str:
 
 def title(row: Row) -> str:
     """A cell in words."""
-    if row["cell"] == "base":
-        return "the base, on its own ingredients"
+    if row["cell"] in BASES:
+        return BASES[row["cell"]]
     guided = f", guidance {row['guidance']:g}" if row["guidance"] != 1.0 else ""
     return f"{row['data']}, {row['trainable']}, {row['prompt']}{guided}{NOTES.get(row['plant'], '')}"
 
@@ -93,10 +94,11 @@ def _about(results: Row) -> str:
         f"{name} {one['episodes']} episodes ({one['frames']} frames)"
         for name, one in results["datasets"].items()
     )
+    own, (one, other) = ", ".join(results["own"]), results["pair"]
     return (
-        f"`{results['command']}`, {results['made']}, {results['machine']}, {results['seconds']:.0f} s;"
-        f" LoRA rank {results['rank']} here is {results['published_rank']} at the published width.\n\n"
-        f"Data: {made}."
+        f"`{results['command']}`, {results['made']}, {results['machine']}, {results['seconds']:.0f} s."
+        f" The base's own: {own}. {one} and {other} play the parts of the seeds' cheese and bread. LoRA rank"
+        f" {results['rank']} here is {results['published_rank']} at the published width.\n\nData: {made}."
     )
 
 
@@ -104,10 +106,9 @@ def _cells(row: Row) -> list[str]:
     found, named = row["figures"], row["figures"]["named"]
     idle = [item["touched_nothing"] for item in found["idle"].values() if item["touched_nothing"]]
     still = f"{sum(i['successes'] for i in idle)}/{sum(i['n'] for i in idle)}" if idle else "-"
-    own = row["cell"] == "base"
     guided = f", guidance {row['guidance']:g}" if row["guidance"] != 1.0 else ""
     return [
-        "its own three" if own else row["data"] + NOTES.get(row["plant"], ""),
+        BASES.get(row["cell"], row["data"] + NOTES.get(row["plant"], "")),
         row["trainable"],
         _share(row["parameters"]),
         row["prompt"] + guided,
@@ -122,7 +123,7 @@ def _cells(row: Row) -> list[str]:
 
 def _share(parameters: Row | None) -> str:
     if parameters is None:
-        return "100 %"
+        return "-"
     shares = [100 * parameters[name]["trained"] / parameters[name]["held"] for name in ("here", "published")]
     return " / ".join(f"{share:.2f} %" for share in shares)
 

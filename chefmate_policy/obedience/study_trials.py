@@ -10,15 +10,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from dataclasses import replace
+from itertools import chain, permutations
 from typing import Any
 
 import numpy as np
 
+from chefmate_policy.data.variants import Scene, SceneOptions, draw_scene, twin_seed
 from chefmate_policy.intervals import rate
 from chefmate_policy.obedience import seeds
 from chefmate_policy.obedience.battery import BY_ID, Kitchen
-from chefmate_policy.obedience.cells import BREAD, CELLS, CHEESE, cell_scene, object_scene
+from chefmate_policy.obedience.cells import (
+    BREAD,
+    CELLS,
+    CHEESE,
+    FAMILIES,
+    HOLDER,
+    PLATE,
+    TRIAL_SEED,
+    TRIES,
+    Cell,
+    object_scene,
+)
 from chefmate_policy.obedience.sayings import Setting
 from chefmate_policy.obedience.scoring import Judged, idling, judged, pairs, targeted
 from chefmate_policy.obedience.study import TrialCounts
@@ -29,26 +42,23 @@ __all__ = ["MAIN", "base_plan", "figures", "plan"]
 MAIN = ("correct", "swapped", "named", "other")  # rows in which one of two that stand there is named
 BOTH = CELLS[0]
 ELSEWHERE = 1000  # number of the first scene of another cell
-IDLE = {"cell_negated": "negated", "cell_absent": "absent", "negated": "negated", "absent": "absent"}
+IDLE = {"cell_absent": "absent", "negated": "negated", "absent": "absent"}
 
 
-def plan(kitchen: Kitchen, counts: TrialCounts) -> tuple[Trial, ...]:
-    """Of a fine-tune: most important first. Raises SceneError."""
+def plan(kitchen: Kitchen, counts: TrialCounts, pair: tuple[str, str]) -> tuple[Trial, ...]:
+    """Of a fine-tune: most important first. pair: in the parts of cheese and bread. Raises PhrasingError."""
     found: list[Trial] = []
-    drawing = (kitchen.stock, kitchen.phrasings)
     both = []
     for number in range(counts.pairs):
-        scene = cell_scene(counts.seed, number, BOTH, (), *drawing)
-        named = (CHEESE, BREAD)[number % 2]
-        both.append(Setting(scene, named, _other(named), kitchen, BOTH))
+        scene = _scene(kitchen, counts.seed, number, BOTH, pair)
+        both.append(_setting(scene, pair, number, kitchen, BOTH))
     _say(found, both, ("correct", "swapped"))
     others = []
     for lap in range(counts.laps):
         for index, cell in enumerate(CELLS[1:]):
-            scene = cell_scene(counts.seed, ELSEWHERE + len(CELLS) * lap + index, cell, (), *drawing)
-            named = (CHEESE, BREAD)[lap % 2]
-            others.append(Setting(scene, named, _other(named), kitchen, cell))
-    _say(found, both[: counts.idle], ("cell_negated", "cell_absent"))
+            scene = _scene(kitchen, counts.seed, ELSEWHERE + len(CELLS) * lap + index, cell, pair)
+            others.append(_setting(scene, pair, lap, kitchen, cell))
+    _say(found, both[: counts.idle], ("negated", "cell_absent"))
     _say(found, others, ("correct", "swapped"))
     return tuple(found)
 
@@ -67,9 +77,12 @@ def base_plan(kitchen: Kitchen, counts: TrialCounts) -> tuple[Trial, ...]:
     return tuple(found)
 
 
-def figures(runs: Sequence[tuple[Sequence[Trial], Mapping[int, Outcome]]]) -> dict[str, Any]:
+def figures(
+    runs: Sequence[tuple[Sequence[Trial], Mapping[int, Outcome]]], pair: tuple[str, str] = (CHEESE, BREAD)
+) -> dict[str, Any]:
     """For JSON, over the runs of one cell (one for each training seed): what was touched first where one of
-    two is named, by name; pairs of instructions; idle rows; the seeds' matrix. Empty where nothing ran."""
+    two is named, by name; pairs of instructions; idle rows; the seeds' matrix, in which `pair` play the parts
+    of cheese and bread. Empty where nothing ran."""
     each = [judged(trials, outcomes) for trials, outcomes in runs]
     items = list(chain(*each))
     main = _main(items)
@@ -90,7 +103,7 @@ def figures(runs: Sequence[tuple[Sequence[Trial], Mapping[int, Outcome]]]) -> di
         "changed": rate(sum(changes), len(changes)) if changes else None,
         "followed_by_run": [_followed(some) for some in each],
         "idle": {name: idling(some) for name, some in idle.items() if some},
-        "matrix": seeds.matrix(in_cells) if in_cells else [],
+        "matrix": seeds.matrix([_in_their_parts(item, pair) for item in in_cells]) if in_cells else [],
     }
 
 
@@ -120,5 +133,49 @@ def _say(found: list[Trial], settings: Sequence[Setting], rows: Sequence[str]) -
             found.append(Trial(len(found), setting.cell.name if setting.cell else "", scene, asks, noise))
 
 
-def _other(named: str) -> str:
-    return BREAD if named == CHEESE else CHEESE
+def _setting(scene: Scene, pair: tuple[str, str], turn: int, kitchen: Kitchen, cell: Cell) -> Setting:
+    named, other = pair if turn % 2 == 0 else pair[::-1]
+    return Setting(scene, named, other, kitchen, cell)
+
+
+def _scene(kitchen: Kitchen, seed: int, number: int, cell: Cell, pair: tuple[str, str]) -> Scene:
+    """As `cells.cell_scene` has cheese and bread, with these two in their parts and nothing else."""
+    layout = twin_seed(TRIAL_SEED + len(FAMILIES) * seed + FAMILIES.index("cells"), TRIES * number)
+    places = dict(zip(pair, (cell.cheese, cell.bread), strict=True))
+    tray = [kind for kind, place in places.items() if place == HOLDER]
+    plate = tuple(kind for kind in reversed(pair) if places[kind] == PLATE)
+    stock, phrasings = kitchen.stock, kitchen.phrasings
+    rng = np.random.default_rng([layout, 17])
+    order = [int(slot) for slot in rng.permutation(stock.slots)]
+    free = next(
+        chosen
+        for chosen in permutations(order, len(tray))
+        if not phrasings.held_out.pairs & set(zip(tray, chosen, strict=True))
+    )
+    slots = [""] * stock.slots
+    for kind, slot in zip(tray, free, strict=True):
+        slots[slot] = kind
+    bare = draw_scene(layout, number, SceneOptions((pair[0],), stacked=0.0), stock, phrasings)
+    return replace(bare, slots=tuple(slots), plate=plate)
+
+
+def _in_their_parts(item: Judged, pair: tuple[str, str]) -> Judged:
+    """With the names of the seeds' two, for their matrix."""
+    names = dict(zip(pair, (CHEESE, BREAD), strict=True))
+
+    def part(kind: str) -> str:
+        return names.get(kind, kind)
+
+    trial, outcome = item.trial, item.outcome
+    asks = tuple((at, replace(ask, target=part(ask.target), named=part(ask.named))) for at, ask in trial.asks)
+    scene = replace(trial.scene, slots=tuple(map(part, trial.scene.slots)))
+    return Judged(
+        replace(trial, asks=asks, scene=scene),
+        replace(
+            outcome,
+            contacts=tuple((part(kind), at) for kind, at in outcome.contacts),
+            after_change=tuple((part(kind), at) for kind, at in outcome.after_change),
+            grasped=tuple(map(part, outcome.grasped)),
+            moved=tuple(replace(moved, ingredient=part(moved.ingredient)) for moved in outcome.moved),
+        ),
+    )

@@ -17,11 +17,11 @@ from drawn_kitchen import write
 from chefmate_driver.kitchen.config import KitchenConfig
 from chefmate_policy.data.phrasings import Phrasings
 from chefmate_policy.data.variants import Stock
-from chefmate_policy.groot.checkpoint import open_checkpoint
-from chefmate_policy.groot.model import SLOT_PREFIXES
+from chefmate_policy.groot.checkpoint import load_model, load_processor, open_checkpoint
+from chefmate_policy.groot.model import SLOT_PREFIXES, Parts
 from chefmate_policy.groot.sizes import member
 from chefmate_policy.obedience.sayings import Kitchen
-from chefmate_policy.obedience.study import NEW, Run, Study, StudyError, write_start
+from chefmate_policy.obedience.study import NEW, Run, Study, StudyError, write_kitchen, write_start
 from chefmate_policy.obedience.study_report import draw, page
 from chefmate_policy.obedience.study_trials import base_plan, figures, plan
 from chefmate_policy.obedience.trial import Moved, Outcome, Trial
@@ -30,7 +30,8 @@ from chefmate_policy.training.params import PUBLISHED_ID, planned
 from chefmate_policy.training.reference import rebuild
 from chefmate_policy.training.run import train
 
-FILE = Path(__file__).resolve().parents[2] / "config" / "study" / "obedience.yaml"
+CONFIG = Path(__file__).resolve().parents[2] / "config" / "study"
+FILE, OTHER = CONFIG / "obedience.yaml", CONFIG / "kitchen.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,16 @@ def study() -> Study:
 
 
 @pytest.fixture(scope="module")
-def kitchen() -> Kitchen:
-    found = KitchenConfig.load()
-    return Kitchen(tuple(found.stock), Stock(found.tray.slots, dict(found.stock)), Phrasings.load())
+def other() -> Study:
+    """The study whose base is the kitchen policy, about two ingredients that are new to it."""
+    return Study.load(OTHER)
+
+
+@pytest.fixture(scope="module")
+def kitchen(other: Study, tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
+    scene, table = write_kitchen(other, tmp_path_factory.mktemp("kitchen"))
+    found = KitchenConfig.load(scene)
+    return Kitchen(tuple(found.stock), Stock(found.tray.slots, dict(found.stock)), Phrasings.load(table))
 
 
 def options(study: Study, trainable: str) -> dict[str, object]:
@@ -59,6 +67,7 @@ def test_the_reference_cell_trains_what_the_references_script_trains(study: Stud
 def test_ranks_scale_with_the_width(study: Study) -> None:
     """32 of 1536 are 2.67 of 128."""
     assert (study.rank, options(study, "ours")["lora_rank"], options(study, "full")["lora_rank"]) == (3, 3, 0)
+    assert Study.load(OTHER).rank == 4
 
 
 def test_only_what_a_cell_names_differs_between_cells(study: Study) -> None:
@@ -101,7 +110,7 @@ def test_a_wrong_name_in_the_file_is_told(tmp_path: Path) -> None:
 
 
 def test_training_the_base_leaves_the_slot_of_new_robots_as_it_began(study: Study, tmp_path: Path) -> None:
-    tiny = replace(study, raw={**study.raw, "member": "drawn"})
+    tiny = replace(study, raw={**study.raw, "base": {**study.raw["base"], "member": "drawn"}})
     write_start(tiny, tmp_path / "start")
     data = write(tmp_path / "data", 4, 1)
     given = tiny.base_options(tmp_path / "start", [data], tmp_path / "base", None)
@@ -126,24 +135,44 @@ def test_training_the_base_leaves_the_slot_of_new_robots_as_it_began(study: Stud
     assert tuned is not None and open_checkpoint(tuned).config.raw["embodiment_ids"] == slots
 
 
-def test_both_are_asked_for_in_one_scene_with_one_noise(study: Study, kitchen: Kitchen) -> None:
-    trials = plan(kitchen, study.trials)
+def test_a_base_that_is_there_keeps_its_slot_beside_a_fresh_one(other: Study, tmp_path: Path) -> None:
+    write_start(other, tmp_path / "start")
+    theirs, start = open_checkpoint(other.checkpoint), open_checkpoint(tmp_path / "start")
+    tag = other.raw["base_slot"]
+    assert load_processor(start, tag).metadata.state == load_processor(theirs).metadata.state
+    for slot, same in ((start.config.raw["embodiment_ids"][tag], True), (0, False)):
+        one, two = load_model(theirs, Parts.used(0)), load_model(start, Parts.used(slot))
+        for key, tensor in two.state_dict().items():
+            whole = same or not key.startswith(SLOT_PREFIXES)
+            assert torch.equal(one.state_dict()[key].float(), tensor) is whole, key
+
+
+def test_new_ingredients_take_the_parts_of_the_seeds_two(other: Study, kitchen: Kitchen) -> None:
+    assert {*kitchen.kinds} == {*other.ingredients, *other.pair}
+    sentences = [sentence.text for kind in other.pair for sentence in kitchen.phrasings.picks(kind)]
+    assert not any(word in text for text in sentences for word in ("cheese", "bread"))
+    for data in ("confounded", "counterfactual"):
+        assert set(other.raw["data"][data]["ingredients"]) == set(other.pair)
+
+
+def test_both_are_asked_for_in_one_scene_with_one_noise(other: Study, kitchen: Kitchen) -> None:
+    trials, counts = plan(kitchen, other.trials, other.pair), other.trials
     assert [trial.number for trial in trials] == list(range(len(trials)))
-    both = trials[: 2 * study.trials.pairs]
-    for one, other in zip(both[::2], both[1::2], strict=True):
-        assert (one.scene, one.noise_seed) == (other.scene, other.noise_seed)
-        assert {one.last.target, other.last.target} == {"bread", "cheese"} == set(one.scene.standing)
-    assert sum(trial.last.row in ("cell_negated", "cell_absent") for trial in trials) == 2 * study.trials.idle
-    assert {trial.cell for trial in trials} == {"holder-holder"} | {
-        trial.cell for trial in trials[2 * study.trials.pairs :]
-    }
+    both = trials[: 2 * counts.pairs]
+    for one, second in zip(both[::2], both[1::2], strict=True):
+        assert (one.scene, one.noise_seed) == (second.scene, second.noise_seed)
+        assert {one.last.target, second.last.target} == {*other.pair} == set(one.scene.standing)
+    assert sum(trial.last.row in ("negated", "cell_absent") for trial in trials) == 2 * counts.idle
+    places = {trial.cell: (trial.scene.standing, trial.scene.plate) for trial in trials}
+    assert places["plate-holder"] == (("beetroot",), ("ham",))
+    assert places["nowhere-plate"] == ((), ("beetroot",))
+    assert len(places) == 9
 
 
-def test_the_base_is_asked_for_its_own(study: Study, kitchen: Kitchen) -> None:
-    own = replace(kitchen, kinds=study.ingredients)
-    trials = base_plan(own, study.trials)
-    assert {trial.last.target for trial in trials} == {*study.ingredients, ""}
-    assert all({*trial.scene.standing} <= {*study.ingredients} for trial in trials)
+def test_the_base_is_asked_for_its_own(other: Study, kitchen: Kitchen) -> None:
+    trials = base_plan(replace(kitchen, kinds=other.ingredients), other.trials)
+    assert {trial.last.target for trial in trials} == {*other.ingredients, ""}
+    assert all({*trial.scene.standing} <= {*other.ingredients} for trial in trials)
 
 
 def outcome(trial: Trial, touched: str) -> Outcome:
@@ -152,15 +181,18 @@ def outcome(trial: Trial, touched: str) -> Outcome:
     return Outcome(trial.number, contacts, contacts, (touched,) if touched else (), moved)
 
 
-def test_a_policy_that_always_takes_the_cheese_is_counted_as_that(study: Study, kitchen: Kitchen) -> None:
-    trials = plan(kitchen, study.trials)
-    deaf = {t.number: outcome(t, "cheese" if "cheese" in t.scene.standing else "") for t in trials}
+def test_a_policy_that_always_takes_the_ham_is_counted_as_that(other: Study, kitchen: Kitchen) -> None:
+    trials = plan(kitchen, other.trials, other.pair)
+    deaf = {t.number: outcome(t, "ham" if "ham" in t.scene.standing else "") for t in trials}
     obeying = {t.number: outcome(t, t.last.target) for t in trials}
-    pairs = study.trials.pairs
-    found = figures([(trials, deaf)])
+    pairs = other.trials.pairs
+    found = figures([(trials, deaf)], other.pair)
     assert (found["named"]["followed"]["successes"], found["named"]["followed"]["n"]) == (pairs, 2 * pairs)
     assert found["changed"]["successes"] == 0
-    assert found["touched"] == {"bread": {"cheese": pairs}, "cheese": {"cheese": pairs}}
+    assert found["touched"] == {"beetroot": {"ham": pairs}, "ham": {"ham": pairs}}
+    matrix = {entry["scenario"]: entry["did"] for entry in found["matrix"]}
+    assert matrix[3] == {"cheese": {"nothing": 1}, "bread": {"nothing": 1}}
+    assert matrix[2]["bread"] == {"picks cheese": 1}
     both = figures([(trials, obeying), (trials, deaf)])
     assert both["named"]["followed"]["successes"] == 3 * pairs
     assert (both["changed"]["successes"], both["changed"]["n"]) == (pairs, 2 * pairs)
@@ -168,8 +200,8 @@ def test_a_policy_that_always_takes_the_cheese_is_counted_as_that(study: Study, 
     assert both["idle"]["negated"]["touched_nothing"]["rate"] == 0.5
 
 
-def test_the_page_has_a_row_for_each_cell_that_ran(study: Study, kitchen: Kitchen, tmp_path: Path) -> None:
-    trials = plan(kitchen, study.trials)
+def test_the_page_has_a_row_for_each_cell_that_ran(other: Study, kitchen: Kitchen, tmp_path: Path) -> None:
+    trials = plan(kitchen, other.trials, other.pair)
     found = figures([(trials, {t.number: outcome(t, t.last.target) for t in trials})])
     row = {
         "cell": "a", "data": "confounded", "trainable": "ours", "prompt": "image-first", "plant": "none",
@@ -179,11 +211,12 @@ def test_the_page_has_a_row_for_each_cell_that_ran(study: Study, kitchen: Kitche
     lost = {**row, "cell": "b", "figures": {}, "runs": [{"name": "b_1", "state": "failed"}]}
     results = {
         "command": "chefmate study x", "made": "today", "machine": "one", "seconds": 1.0, "rank": 3,
-        "published_rank": 32, "datasets": {"confounded": {"episodes": 4, "frames": 9}}, "rows": [row, lost],
+        "published_rank": 32, "own": ["patty"], "pair": ["ham", "beetroot"], "rows": [row, lost],
+        "datasets": {"confounded": {"episodes": 4, "frames": 9}},
         "failures": {"b_1": "exit 1: no memory"}, "missing": {"b_1": 5},
     }  # fmt: skip
     text = page(results)
-    whole = f"{2 * study.trials.pairs}/{2 * study.trials.pairs} 100 %"
+    whole = f"{2 * other.trials.pairs}/{2 * other.trials.pairs} 100 %"
     assert whole in text and "guidance 2" in text
     assert "b_1: exit 1: no memory" in text and "5 of b_1" in text
     draw(results, tmp_path / "study.png")

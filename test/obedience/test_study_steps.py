@@ -64,6 +64,14 @@ def test_what_is_done_is_not_done_again(run: Callable[..., tuple[Steps, list[str
     assert (step.made.read_text(), said) == ("again\n", [])
 
 
+def test_a_step_that_may_try_again_does(run: Callable[..., tuple[Steps, list[str]]], tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    step = shell("twice", f"test -e {flag} && touch $made; touch {flag}; test -e $made", tmp_path, tries=2)
+    steps, said = run([step])
+    assert steps.done("twice") and steps.failures == {}
+    assert [line.partition(" ")[2].partition(",")[0] for line in said[:3]] == ["begun", "once more", "begun"]
+
+
 def test_trainings_have_places_of_their_own(
     run: Callable[..., tuple[Steps, list[str]]], tmp_path: Path
 ) -> None:
