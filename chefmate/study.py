@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`chefmate study OUT`: why fine-tunes ignore words: data, a base, fine-tunes of it, and trials of them all.
+"""`chefmate study OUT`: why fine-tunes ignore words: data, fine-tunes of one base, and trials of all.
 
 Also `python -m chefmate.study`, where ROS 2 and the `chefmate` command are not installed. What is done is
 kept in OUT; the same command goes on with the rest.
@@ -50,8 +50,6 @@ def add(command: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--reserve", type=float, default=0.0, help="of --seconds, kept for trials after the trainings"
     )
-    limits.add_argument("--data-seconds", type=float, help="of generating the base's data")
-    limits.add_argument("--base-seconds", type=float, help="of the base's steps, its rate follows them")
     limits.add_argument("--cell-seconds", type=float, help="of each fine-tune's steps, unfinished then")
     command.add_argument("--json", action="store_true", help="results.json on standard output")
 
@@ -74,9 +72,7 @@ def study(options: argparse.Namespace) -> int:
 
     only = tuple(part for part in (options.cells or "").split(",") if part)
     plan = Study.load(options.config or share_file(*CONFIG), quick=options.quick, only=only)
-    limits = Limits(
-        options.seconds, options.reserve, options.data_seconds, options.base_seconds, options.cell_seconds
-    )
+    limits = Limits(options.seconds, options.reserve, options.cell_seconds)
     options.out.mkdir(parents=True, exist_ok=True)
     busy = ChefmateError(f"another process works in {options.out} already")
     with held_alone(options.out / "lock", busy), interruptible() as interrupt:

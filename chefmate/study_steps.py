@@ -28,8 +28,8 @@ MOST_THREADS = 8  # of one process's numeric libraries
 class Step:
     """One command. made: the folder or file that is there once it is done. needs: names of steps before it.
 
-    gpus: places on GPUs, -1 all of them. cores: that it keeps busy. renders: number of the GPU that draws
-    for it. late: may begin and run when the time of the others is over. tries: how often it is begun.
+    gpus: places on GPUs. cores: that it keeps busy. renders: number of the GPU that draws for it. late: may
+    begin and run when the time of the others is over. tries: how often it is begun.
     """
 
     name: str
@@ -131,7 +131,7 @@ class Steps:
 
     def _try(self, step: Step) -> None:
         """Begins a step if there is room: it always has room where nothing else runs."""
-        wanted = self.machine.places if step.gpus < 0 else min(step.gpus, self.machine.places)
+        wanted = min(step.gpus, self.machine.places)
         taken = [place for at in self._at.values() for place in at.places]
         free = [place for place in range(self.machine.places) if place not in taken]
         cores = self.machine.cores - sum(self._by_name[name].cores for name in self._at)

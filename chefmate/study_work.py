@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import platform
 import sys
@@ -27,7 +26,16 @@ from chefmate_policy.data.phrasings import Phrasings
 from chefmate_policy.data.variants import Stock
 from chefmate_policy.obedience.battery import digest
 from chefmate_policy.obedience.sayings import Kitchen
-from chefmate_policy.obedience.study import BASE, Run, Study, write_kitchen, write_start
+from chefmate_policy.obedience.study import (
+    BASE,
+    LOOK,
+    LOOK_BASE,
+    UNTUNED,
+    Run,
+    Study,
+    write_kitchen,
+    write_start,
+)
 from chefmate_policy.obedience.study_trials import base_plan, figures, plan
 from chefmate_policy.obedience.trial import Outcome, Trial
 from chefmate_policy.training.checkpoints import Origin
@@ -37,22 +45,19 @@ from chefmate_policy.training.params import PUBLISHED_ID, planned
 
 __all__ = ["Limits", "Work"]
 
-MOST_LAYOUTS = 20_000  # of a dataset that the clock ends
 PART_CORES = 20  # of a dataset's processes
 TRAIN_CORES = 3  # of a training on a GPU
 LOOK_CORES = 1
-UNTUNED = "base_untuned"  # the base, asked for what is new to it
 FIRST = 20  # trials of each run that come before the rest of any
 
 
 @dataclass(frozen=True)
 class Limits:
-    """s; None: none. total: of all; reserve: of it, for trials after the trainings."""
+    """s; None: none. total: of all; reserve: of it, for trials after the trainings; cell: of one training's
+    steps."""
 
     total: float | None = None
     reserve: float = 0.0
-    data: float | None = None
-    base: float | None = None
     cell: float | None = None
 
 
@@ -101,72 +106,49 @@ class Work:
     def _steps(self) -> Iterator[Step]:
         """In the order in which they are begun where there is room."""
         study, data = self.study, self.out / "data"
-        yield from self._base_steps()
-        for name in study.datasets:
-            if name != BASE:
-                cores = min(self.machine.cores, PART_CORES)
-                yield self._data(name, data / name, cores, [], len(name))
+        for part, name in enumerate(study.datasets):
+            yield self._data(name, data / name, part)
         for run in study.runs:
             options = study.train_options(
-                run,
-                self._policy(BASE),
-                data / run.cell.data,
-                self._run_folder(run.name),
-                self.limits.cell,
+                run, self._policy(BASE), data / run.cell.data, self._run_folder(run.name), self.limits.cell
             )
-            yield self._training(run.name, options, [BASE, run.cell.data], gpus=1)
-        for item in (*([None] if "look_base" in study.datasets else []), *study.runs):
-            yield self._look(item)
+            yield self._training(run, options)
+        yield self._look(BASE, LOOK_BASE, None)
+        yield self._look(UNTUNED, LOOK, None)
+        for run in study.runs:
+            yield self._look(run.name, LOOK, run)
 
-    def _base_steps(self) -> Iterator[Step]:
-        """Its data and its training; where it is there already, a step that is done."""
-        study, data = self.study, self.out / "data"
-        if not study.trains_base:
-            yield Step(BASE, (), self.out / "start")
-            return
-        parts = max(1, self.machine.gpus)
-        folders = [data / f"{BASE}-{part}" for part in range(parts)]
-        count = math.ceil(study.raw["data"][BASE]["layouts"] / parts)
-        for part, folder in enumerate(folders):
-            more = ["--seed", str(study.raw["data"][BASE]["seed"] + part)]
-            more += ["--layouts", str(count if self.limits.data is None else MOST_LAYOUTS)]
-            more += [] if self.limits.data is None else ["--seconds", f"{self.limits.data:g}"]
-            cores = max(1, self.machine.cores // parts)
-            yield self._data(BASE, folder, cores, more, part)
-        options = study.base_options(self.out / "start", folders, self._run_folder(BASE), self.limits.base)
-        options["num_gpus"] = parts
-        yield self._training(BASE, options, [folder.name for folder in folders], gpus=-1)
-
-    def _data(self, name: str, folder: Path, cores: int, more: list[str], part: int) -> Step:
+    def _data(self, name: str, folder: Path, part: int) -> Step:
+        cores = min(self.machine.cores, PART_CORES)
         command = [sys.executable, "-m", "chefmate.data_generate", str(folder), "--workers", str(cores)]
-        command += [*self.study.data_arguments(name), *more, "--json"]
+        command += [*self.study.data_arguments(name), "--json"]
         command += ["--kitchen", str(self._kitchen), "--phrasing-table", str(self._phrasings)]
+        self._data_steps.append(name)
         made = folder / "meta" / "info.json"
-        self._data_steps.append(folder.name)
-        return Step(folder.name, tuple(command), made, cores=cores, renders=part, tries=2)
+        return Step(name, tuple(command), made, cores=cores, renders=part, tries=2)
 
-    def _training(self, name: str, options: dict[str, Any], needs: list[str], gpus: int) -> Step:
-        file = self.out / "runs" / f"{name}.yaml"
+    def _training(self, run: Run, options: dict[str, Any]) -> Step:
+        file = self.out / "runs" / f"{run.name}.yaml"
         file.parent.mkdir(exist_ok=True)
         if not self._on_gpus:
-            options = {**options, "device": "cpu", "compile": False}
-        if any((self._run_folder(name)).glob("checkpoint-*")):
+            options = {**options, "device": "cpu"}
+        if any(self._run_folder(run.name).glob("checkpoint-*")):
             options = {**options, "resume": True}
         file.write_text(yaml.safe_dump(options, sort_keys=False), "utf-8")
-        cores = TRAIN_CORES * (self.machine.gpus if gpus < 0 else 1) if self._on_gpus else self.machine.cores
+        cores = TRAIN_CORES if self._on_gpus else self.machine.cores
         command = (sys.executable, "-m", "chefmate.train", str(file))
-        made = self._policy(name) / "training" / "run.json"
-        return Step(name, command, made, tuple(needs), gpus, cores, tries=2)
+        made = self._policy(run.name) / "training" / "run.json"
+        return Step(run.name, command, made, (run.cell.data,), 1, cores, tries=2)
 
-    def _look(self, run: Run | None) -> Step:
-        """The offline checks; None: of the base."""
-        name = run.name if run else BASE
-        data = self.out / "data" / ("look" if run else "look_base")
+    def _look(self, name: str, data: str, run: Run | None) -> Step:
+        """The offline checks; of the base where run is None."""
         options, made = self.study.model_options(run), self.out / "looks" / f"{name}.json"
         made.parent.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "chefmate.study_look", str(self._policy(name)), str(data), str(made)]
-        command += ["--embodiment", options["embodiment"], "--guidance", str(options.get("guidance", 1.0))]
-        return Step(f"look-{name}", tuple(command), made, (name, data.name), cores=LOOK_CORES, late=True)
+        command = [sys.executable, "-m", "chefmate.study_look", str(self._policy(name))]
+        command += [str(self.out / "data" / data), str(made), "--embodiment", options["embodiment"]]
+        command += ["--guidance", str(options.get("guidance", 1.0))]
+        needs = (data, *([name] if run else []))
+        return Step(f"look-{name}", tuple(command), made, needs, cores=LOOK_CORES, late=True)
 
     @property
     def _on_gpus(self) -> bool:
@@ -176,13 +158,11 @@ class Work:
         return self.out / "runs" / name
 
     def _policy(self, name: str) -> Path:
-        if name in (BASE, UNTUNED):
-            return self._run_folder(BASE) / "merged" if self.study.trains_base else self.out / "start"
-        return self._run_folder(name) / "merged"
+        return self.out / "start" if name in (BASE, UNTUNED) else self._run_folder(name) / "merged"
 
     def _made(self, name: str) -> bool:
         """Whether there is a policy to be tried."""
-        return self.steps.done(BASE if name == UNTUNED else name)
+        return name in (BASE, UNTUNED) or self.steps.done(name)
 
     # --- going on -------------------------------------------------------------------------------------------
 
@@ -328,12 +308,12 @@ class Work:
 
     def _run(self, name: str) -> dict[str, Any]:
         """How a training went, and what the offline checks found."""
-        found: dict[str, Any] = {"name": name, "state": self.steps.state[BASE if name == UNTUNED else name]}
+        found: dict[str, Any] = {"name": name, "state": self.steps.state.get(name, "given")}
         file = self._policy(name) / "training" / "run.json"
-        if name != UNTUNED and file.exists():
+        if name not in (BASE, UNTUNED) and file.exists():
             told = json.loads(file.read_text("utf-8"))
             options = told["options"]
-            each = options["batch_size"] * options["gradient_accumulation_steps"] * options["num_gpus"]
+            each = options["batch_size"] * options["gradient_accumulation_steps"]
             found |= {
                 "seed": options["seed"],
                 "steps": told["step"],

@@ -25,23 +25,37 @@ from chefmate_policy.groot.initialise import initialise
 from chefmate_policy.groot.model import SLOT_PREFIXES, Groot, Parts
 from chefmate_policy.groot.processor import Processor
 from chefmate_policy.groot.saving import save_checkpoint
-from chefmate_policy.groot.sizes import member
-from chefmate_policy.groot.tokenizer import small_tokenizer
 from chefmate_policy.training.errors import OptionError
 from chefmate_policy.training.options import TrainOptions
-from chefmate_ros.share import share_file
+from chefmate_ros.share import share_file, share_places
 
-__all__ = ["BASE", "NEW", "Cell", "Run", "Study", "StudyError", "TrialCounts", "write_kitchen", "write_start"]
+__all__ = [
+    "BASE",
+    "LOOK",
+    "LOOK_BASE",
+    "NEW",
+    "UNTUNED",
+    "Cell",
+    "Run",
+    "Study",
+    "StudyError",
+    "TrialCounts",
+    "write_kitchen",
+    "write_start",
+]
 
-BASE = "base"  # name of its dataset, of its run and of its row
+BASE, UNTUNED = "base", "base-untuned"  # rows: the base on its own ingredients, and on the new ones
 NEW = "new_embodiment"
 SECTIONS = {
-    "base_slot", "published_rank", "published_width", "pair", "looks", "names", "own", "data", "picture_size",
-    "base", "common", "trainable", "prompts", "cells", "trials",
+    "base", "published_rank", "published_width", "pair", "looks", "names", "data", "picture_size", "common",
+    "trainable", "prompts", "cells", "trials",
 }  # fmt: skip
-LOOKS = ("look", "look_base")  # datasets that nothing trains on
+LOOK, LOOK_BASE = (
+    "look",
+    "look_base",
+)  # datasets that nothing trains on: of the new ingredients, of the base's
 KITCHEN, PHRASINGS = "kitchen_scene.yaml", "phrasings.yaml"  # of the study, in its folder
-UNENDING = 10_000_000  # steps of a run that the clock ends
+UNENDING = 10_000_000  # steps: a run writes its last checkpoint alone
 
 
 class StudyError(PolicyError):
@@ -146,19 +160,14 @@ class Study:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """What has to be generated, the base's first."""
-        used = {cell.data for cell in self.cells} | ({BASE} if self.trains_base else set())
-        return tuple(name for name in self.raw["data"] if name in used or name in LOOKS)
-
-    @property
-    def trains_base(self) -> bool:
-        """Whether the base is trained here; else it is a checkpoint that is there."""
-        return "train" in self.raw["base"]
+        """What has to be generated."""
+        used = {cell.data for cell in self.cells}
+        return tuple(name for name in self.raw["data"] if name in used or name in (LOOK, LOOK_BASE))
 
     @property
     def ingredients(self) -> tuple[str, ...]:
         """The base's own."""
-        return tuple(self.raw["own"])
+        return tuple(self.raw["base"]["own"])
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -168,21 +177,17 @@ class Study:
     @property
     def rank(self) -> int:
         """Of the adapters, at the base's width."""
-        width = self._config().action_head.input_embedding_dim
+        width = read_config(self.checkpoint).action_head.input_embedding_dim
         return max(1, round(self.raw["published_rank"] * width / self.raw["published_width"]))
-
-    def _config(self) -> GrootConfig:
-        base = self.raw["base"]
-        return read_config(self.checkpoint) if not self.trains_base else member(base["member"])
 
     @property
     def checkpoint(self) -> Path:
-        """Of a base that is there. Raises StudyError: it is not."""
+        """The base, as it is before its slot is moved. Raises StudyError: there is none."""
         given = Path(self.raw["base"]["checkpoint"])
-        for folder in (given, self.file.resolve().parents[2] / given):
+        for folder in (given, *share_places(*given.parts)):
             if folder.is_dir():
                 return folder
-        raise StudyError(f"{self.file}: the base {given} is no folder")
+        raise StudyError(f"{self.file}: the base {given} is no folder, here or in the package")
 
     def data_arguments(self, name: str) -> list[str]:
         """Of `chefmate data generate`, without folder."""
@@ -196,20 +201,6 @@ class Study:
             elif value is not False:
                 words += [option, str(value)]
         return words
-
-    def base_options(self, start: Path, data: list[Path], out: Path, seconds: float | None) -> dict[str, Any]:
-        """Of the base's training. seconds: of its steps, in place of its number of steps."""
-        given = {
-            **self.raw["base"]["train"],
-            "seed": self.raw["base"]["seed"],
-            "base_model_path": str(start),
-            "dataset_path": [str(folder) for folder in data],
-            "embodiment_tag": self.raw["base_slot"],
-            **self._output(out),
-        }
-        if seconds is not None:
-            given |= {"hours": seconds / 3600.0, "schedule": "hours", "max_steps": UNENDING}
-        return _checked(given)
 
     def train_options(
         self, run: Run, base: Path, data: Path, out: Path, seconds: float | None = None
@@ -227,7 +218,11 @@ class Study:
             "base_model_path": str(base),
             "dataset_path": [str(data)],
             "embodiment_tag": NEW,
-            **self._output(out),
+            "output_dir": str(out),
+            "camera_size": [640, 480],  # the twin's; the episodes hold it squeezed
+            "save_steps": UNENDING,
+            "log_steps": 25,
+            "merge": True,
         }
         if seconds is not None:
             given["hours"] = seconds / 3600.0
@@ -236,43 +231,28 @@ class Study:
     def model_options(self, run: Run | None) -> dict[str, Any]:
         """How a run's policy is driven; None: the base's."""
         if run is None:
-            return {"device": "cpu", "embodiment": self.raw["base_slot"]}
+            return {"device": "cpu", "embodiment": self.raw["base"]["slot"]}
         return {"device": "cpu", "embodiment": NEW, "guidance": run.cell.guidance}
-
-    def _output(self, out: Path) -> dict[str, Any]:
-        return {
-            "output_dir": str(out),
-            "camera_size": [640, 480],  # the twin's; the episodes hold it squeezed
-            "save_steps": UNENDING,
-            "log_steps": 25,
-            "merge": True,
-        }
 
 
 def write_start(study: Study, folder: Path) -> None:
-    """What the base is, or is trained from: two slots of encoders and decoder, a new robot's at initial
-    values and the base's own, which is trained or will be. Raises GrootError, StudyError."""
-    tag, seed = study.raw["base_slot"], study.raw["base"]["seed"]
-    raw = copy.deepcopy(study._config().raw)
+    """The base, its slot of encoders and decoder beside a new robot's at initial values. Raises GrootError,
+    StudyError."""
+    tag, source = study.raw["base"]["slot"], open_checkpoint(study.checkpoint)
+    raw = copy.deepcopy(source.config.raw)
     slots = {NEW: 0, tag: 1}
     raw |= {"embodiment_ids": slots}
     raw["action_head_cfg"] |= {"max_num_embodiments": len(slots)}
     config = GrootConfig.from_dict(raw)
-    if study.trains_base:
-        save_checkpoint(initialise(Groot(config), seed), folder)
-        small_tokenizer().save(folder)
-        return
-    source = open_checkpoint(study.checkpoint)
     theirs = load_processor(source)
     old = load_model(source, Parts.used(theirs.slot), dtype=torch.float32).state_dict()
-    model = initialise(Groot(config, Parts.used(*slots.values())), seed)
+    model = initialise(Groot(config, Parts.used(*slots.values())), study.raw["base"]["seed"])
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
             of_slot = key.startswith(SLOT_PREFIXES)
             (tensor[slots[tag]] if of_slot else tensor).copy_(old[key][0] if of_slot else old[key])
-    metadata = replace(theirs.metadata, tag=tag)
     settings = replace(theirs.settings, embodiment=tag)
-    processor = Processor(config, metadata, settings, theirs.tokenizer)
+    processor = Processor(config, replace(theirs.metadata, tag=tag), settings, theirs.tokenizer)
     save_checkpoint(model, folder, processor=processor, complete=False)
 
 

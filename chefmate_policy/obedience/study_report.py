@@ -17,7 +17,7 @@ HEADER = (
     "data", "trains", "share, here / 3 B", "prompt", "named first", "of first contacts", "placed",
     "changed with the words", "none touched", "action gap",
 )  # fmt: skip
-BASES = {"base": "the base, on its own", "base_untuned": "the base, on the new two"}
+BASES = {"base": "the base, on its own", "base-untuned": "the base, on the new two"}
 NOTES = {"batch-words": ", one sample's words for the whole batch"}
 FOLLOWED, OTHER, GREY = "#0072b2", "#d55e00", "#bbbbbb"  # Okabe and Ito, 2008
 

@@ -30,8 +30,7 @@ from chefmate_policy.training.params import PUBLISHED_ID, planned
 from chefmate_policy.training.reference import rebuild
 from chefmate_policy.training.run import train
 
-CONFIG = Path(__file__).resolve().parents[2] / "config" / "study"
-FILE, OTHER = CONFIG / "obedience.yaml", CONFIG / "kitchen.yaml"
+FILE = Path(__file__).resolve().parents[2] / "config" / "study" / "obedience.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +39,15 @@ def study() -> Study:
 
 
 @pytest.fixture(scope="module")
-def other() -> Study:
-    """The study whose base is the kitchen policy, about two ingredients that are new to it."""
-    return Study.load(OTHER)
+def start(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study") / "start"
+    write_start(study, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def kitchen(other: Study, tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
-    scene, table = write_kitchen(other, tmp_path_factory.mktemp("kitchen"))
+def kitchen(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
+    scene, table = write_kitchen(study, tmp_path_factory.mktemp("kitchen"))
     found = KitchenConfig.load(scene)
     return Kitchen(tuple(found.stock), Stock(found.tray.slots, dict(found.stock)), Phrasings.load(table))
 
@@ -65,9 +65,8 @@ def test_the_reference_cell_trains_what_the_references_script_trains(study: Stud
 
 
 def test_ranks_scale_with_the_width(study: Study) -> None:
-    """32 of 1536 are 2.67 of 128."""
-    assert (study.rank, options(study, "ours")["lora_rank"], options(study, "full")["lora_rank"]) == (3, 3, 0)
-    assert Study.load(OTHER).rank == 4
+    """32 of 1536 are 4 of 192."""
+    assert (study.rank, options(study, "ours")["lora_rank"], options(study, "full")["lora_rank"]) == (4, 4, 0)
 
 
 def test_only_what_a_cell_names_differs_between_cells(study: Study) -> None:
@@ -109,59 +108,54 @@ def test_a_wrong_name_in_the_file_is_told(tmp_path: Path) -> None:
         Study.load(file)
 
 
-def test_training_the_base_leaves_the_slot_of_new_robots_as_it_began(study: Study, tmp_path: Path) -> None:
-    tiny = replace(study, raw={**study.raw, "base": {**study.raw["base"], "member": "drawn"}})
-    write_start(tiny, tmp_path / "start")
-    data = write(tmp_path / "data", 4, 1)
-    given = tiny.base_options(tmp_path / "start", [data], tmp_path / "base", None)
-    small = {"batch_size": 4, "max_steps": 2, "holdout": 0.0, "compile": False, "device": "cpu"}
-    small |= {"camera_size": [], "learning_rate": 1e-2}
+def test_the_base_keeps_its_slot_beside_a_fresh_one(study: Study, start: Path) -> None:
+    theirs, opened = open_checkpoint(study.checkpoint), open_checkpoint(start)
+    slots, tag = opened.config.raw["embodiment_ids"], study.raw["base"]["slot"]
+    assert load_processor(opened, tag).metadata.state == load_processor(theirs).metadata.state
+    for name, same in ((tag, True), (NEW, False)):
+        one = load_model(theirs, Parts.used(0), dtype=torch.float32).state_dict()
+        for key, tensor in load_model(opened, Parts.used(slots[name])).state_dict().items():
+            if not key.startswith(SLOT_PREFIXES):
+                assert torch.equal(one[key], tensor), key
+            else:
+                assert torch.equal(one[key], tensor) is same, key
+
+
+def test_a_cell_of_the_reference_leaves_the_slot_as_it_began_and_ours_does_not(
+    study: Study, start: Path, tmp_path: Path
+) -> None:
+    data = write(tmp_path / "data", 2, 1)
+    small = {"batch_size": 2, "max_steps": 2, "device": "cpu", "camera_size": []}
     torch.set_num_threads(1)
-    merged = train(TrainOptions.from_dict(given | small), say=lambda line: None).merged
-    assert merged is not None
-    start, base = open_checkpoint(tmp_path / "start"), open_checkpoint(merged)
-    slots = base.config.raw["embodiment_ids"]
-    keys = [key for key in start.weights.tensors if key.startswith(SLOT_PREFIXES) and key.endswith(".W")]
-    assert len(keys) == 7
-    for key in keys:
-        before, after = start.read(key, dtype=torch.float32), base.read(key, dtype=torch.float32)
-        rounded = before.to(torch.bfloat16).float()
-        fresh, trained = slots[NEW], slots[study.raw["base_slot"]]
-        assert torch.equal(rounded[fresh], after[fresh].to(torch.bfloat16).float()), key
-        assert not torch.equal(rounded[trained], after[trained].to(torch.bfloat16).float()), key
-    cell = study.cells[0]
-    given = tiny.train_options(Run(cell, 1), merged, data, tmp_path / "cell")
-    tuned = train(TrainOptions.from_dict(given | small), say=lambda line: None).merged
-    assert tuned is not None and open_checkpoint(tuned).config.raw["embodiment_ids"] == slots
+    opened = open_checkpoint(start)
+    slots = opened.config.raw["embodiment_ids"]
+    before = load_model(opened, Parts.used(slots[NEW]), dtype=torch.bfloat16).state_dict()
+    for name, same in (("reference", True), ("ours", False)):
+        cell = next(cell for cell in study.cells if cell.trainable == name and cell.plant == "none")
+        given = study.train_options(Run(cell, 1), start, data, tmp_path / name) | small
+        merged = train(TrainOptions.from_dict(given), say=lambda line: None).merged
+        assert merged is not None
+        after = load_model(open_checkpoint(merged), Parts.used(slots[NEW])).state_dict()
+        keys = [key for key in after if key.startswith(SLOT_PREFIXES) and key.endswith(".W")]
+        assert {torch.equal(after[key], before[key]) for key in keys} == {same}
+        assert not all(torch.equal(after[key], before[key]) for key in after)
 
 
-def test_a_base_that_is_there_keeps_its_slot_beside_a_fresh_one(other: Study, tmp_path: Path) -> None:
-    write_start(other, tmp_path / "start")
-    theirs, start = open_checkpoint(other.checkpoint), open_checkpoint(tmp_path / "start")
-    tag = other.raw["base_slot"]
-    assert load_processor(start, tag).metadata.state == load_processor(theirs).metadata.state
-    for slot, same in ((start.config.raw["embodiment_ids"][tag], True), (0, False)):
-        one, two = load_model(theirs, Parts.used(0)), load_model(start, Parts.used(slot))
-        for key, tensor in two.state_dict().items():
-            whole = same or not key.startswith(SLOT_PREFIXES)
-            assert torch.equal(one.state_dict()[key].float(), tensor) is whole, key
-
-
-def test_new_ingredients_take_the_parts_of_the_seeds_two(other: Study, kitchen: Kitchen) -> None:
-    assert {*kitchen.kinds} == {*other.ingredients, *other.pair}
-    sentences = [sentence.text for kind in other.pair for sentence in kitchen.phrasings.picks(kind)]
+def test_new_ingredients_take_the_parts_of_the_seeds_two(study: Study, kitchen: Kitchen) -> None:
+    assert {*kitchen.kinds} == {*study.ingredients, *study.pair}
+    sentences = [sentence.text for kind in study.pair for sentence in kitchen.phrasings.picks(kind)]
     assert not any(word in text for text in sentences for word in ("cheese", "bread"))
     for data in ("confounded", "counterfactual"):
-        assert set(other.raw["data"][data]["ingredients"]) == set(other.pair)
+        assert set(study.raw["data"][data]["ingredients"]) == set(study.pair)
 
 
-def test_both_are_asked_for_in_one_scene_with_one_noise(other: Study, kitchen: Kitchen) -> None:
-    trials, counts = plan(kitchen, other.trials, other.pair), other.trials
+def test_both_are_asked_for_in_one_scene_with_one_noise(study: Study, kitchen: Kitchen) -> None:
+    trials, counts = plan(kitchen, study.trials, study.pair), study.trials
     assert [trial.number for trial in trials] == list(range(len(trials)))
     both = trials[: 2 * counts.pairs]
     for one, second in zip(both[::2], both[1::2], strict=True):
         assert (one.scene, one.noise_seed) == (second.scene, second.noise_seed)
-        assert {one.last.target, second.last.target} == {*other.pair} == set(one.scene.standing)
+        assert {one.last.target, second.last.target} == {*study.pair} == set(one.scene.standing)
     assert sum(trial.last.row in ("negated", "cell_absent") for trial in trials) == 2 * counts.idle
     places = {trial.cell: (trial.scene.standing, trial.scene.plate) for trial in trials}
     assert places["plate-holder"] == (("beetroot",), ("ham",))
@@ -169,10 +163,10 @@ def test_both_are_asked_for_in_one_scene_with_one_noise(other: Study, kitchen: K
     assert len(places) == 9
 
 
-def test_the_base_is_asked_for_its_own(other: Study, kitchen: Kitchen) -> None:
-    trials = base_plan(replace(kitchen, kinds=other.ingredients), other.trials)
-    assert {trial.last.target for trial in trials} == {*other.ingredients, ""}
-    assert all({*trial.scene.standing} <= {*other.ingredients} for trial in trials)
+def test_the_base_is_asked_for_its_own(study: Study, kitchen: Kitchen) -> None:
+    trials = base_plan(replace(kitchen, kinds=study.ingredients), study.trials)
+    assert {trial.last.target for trial in trials} == {*study.ingredients, ""}
+    assert all({*trial.scene.standing} <= {*study.ingredients} for trial in trials)
 
 
 def outcome(trial: Trial, touched: str) -> Outcome:
@@ -181,12 +175,12 @@ def outcome(trial: Trial, touched: str) -> Outcome:
     return Outcome(trial.number, contacts, contacts, (touched,) if touched else (), moved)
 
 
-def test_a_policy_that_always_takes_the_ham_is_counted_as_that(other: Study, kitchen: Kitchen) -> None:
-    trials = plan(kitchen, other.trials, other.pair)
+def test_a_policy_that_always_takes_the_ham_is_counted_as_that(study: Study, kitchen: Kitchen) -> None:
+    trials = plan(kitchen, study.trials, study.pair)
     deaf = {t.number: outcome(t, "ham" if "ham" in t.scene.standing else "") for t in trials}
     obeying = {t.number: outcome(t, t.last.target) for t in trials}
-    pairs = other.trials.pairs
-    found = figures([(trials, deaf)], other.pair)
+    pairs = study.trials.pairs
+    found = figures([(trials, deaf)], study.pair)
     assert (found["named"]["followed"]["successes"], found["named"]["followed"]["n"]) == (pairs, 2 * pairs)
     assert found["changed"]["successes"] == 0
     assert found["touched"] == {"beetroot": {"ham": pairs}, "ham": {"ham": pairs}}
@@ -200,8 +194,8 @@ def test_a_policy_that_always_takes_the_ham_is_counted_as_that(other: Study, kit
     assert both["idle"]["negated"]["touched_nothing"]["rate"] == 0.5
 
 
-def test_the_page_has_a_row_for_each_cell_that_ran(other: Study, kitchen: Kitchen, tmp_path: Path) -> None:
-    trials = plan(kitchen, other.trials, other.pair)
+def test_the_page_has_a_row_for_each_cell_that_ran(study: Study, kitchen: Kitchen, tmp_path: Path) -> None:
+    trials = plan(kitchen, study.trials, study.pair)
     found = figures([(trials, {t.number: outcome(t, t.last.target) for t in trials})])
     row = {
         "cell": "a", "data": "confounded", "trainable": "ours", "prompt": "image-first", "plant": "none",
@@ -216,7 +210,7 @@ def test_the_page_has_a_row_for_each_cell_that_ran(other: Study, kitchen: Kitche
         "failures": {"b_1": "exit 1: no memory"}, "missing": {"b_1": 5},
     }  # fmt: skip
     text = page(results)
-    whole = f"{2 * other.trials.pairs}/{2 * other.trials.pairs} 100 %"
+    whole = f"{2 * study.trials.pairs}/{2 * study.trials.pairs} 100 %"
     assert whole in text and "guidance 2" in text
     assert "b_1: exit 1: no memory" in text and "5 of b_1" in text
     draw(results, tmp_path / "study.png")

@@ -78,7 +78,7 @@ def test_trainings_have_places_of_their_own(
     """Two GPUs with two places each: four at a time, two on each; one that wants all of them waits."""
     text = "echo $CUDA_VISIBLE_DEVICES > $made; sleep 1"
     ones = [shell(f"one{number}", text, tmp_path, gpus=1) for number in range(4)]
-    whole = shell("whole", "echo $CUDA_VISIBLE_DEVICES > $made", tmp_path, gpus=-1)
+    whole = shell("whole", "echo $CUDA_VISIBLE_DEVICES > $made", tmp_path, gpus=4)
     _, said = run([*ones, whole], Machine(2, 64, 2))
     assert sorted(step.made.read_text().strip() for step in ones) == ["0", "0", "1", "1"]
     assert whole.made.read_text() == "0,1\n"
