@@ -40,6 +40,7 @@ SETTLING = 0.4  # s of physics before the first frame: slices come to rest
 STAY = 0.5  # s that are recorded after the expert is done
 IDLE_SECONDS = 3.0  # s, at least, of an episode in which nothing is to be done
 PATIENCE = {"pick": 25.0, "idle": 12.0, "switch": 40.0}  # s until an episode has failed
+TAKEOVER = 0.6  # s in which the expert stops what a policy drove and looks; it would teach to stop there
 SUPERSAMPLING = 2  # pictures are drawn this much larger than wanted, as cameras have more pixels than models
 
 Array = NDArray[np.float64]
@@ -132,6 +133,8 @@ class Studio:
                 raise ValueError("the variant is to be driven, and no policy is there to drive")
             self.lead(variant.sentence.text, variant.driven, scene.layout + variant.number)
         run = _Run(self, variant, stopped)
+        if variant.driven:
+            run.obey(variant.sentence.text, TAKEOVER, None)
         if variant.prelude:
             run.obey(variant.prelude, variant.prelude_seconds, None)
         taken = Taken(pictures={name: [] for name in self._renderers})

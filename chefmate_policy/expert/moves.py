@@ -19,7 +19,7 @@ from chefmate_policy.expert.kinematics import PAN_AXIS, Kinematics, UnreachableE
 from chefmate_policy.expert.motion import Segment, segment
 from chefmate_policy.expert.observation import SceneObject, rotation_of
 
-__all__ = ["READY", "SPARE", "Hold", "Moves", "closed_on", "slice_axes"]
+__all__ = ["AROUND", "IN_LINE", "NEAR", "READY", "SPARE", "Hold", "Moves", "closed_on", "slice_axes"]
 
 Array = NDArray[np.float64]
 
@@ -32,6 +32,7 @@ OVERLAP = 0.016  # m of slice between the jaws, before the frame's origin; the f
 GAP = 0.003  # m between the fixed finger and the slice while sliding in
 APPROACH = 0.045  # m, straight way before a grasp
 LIFT = 0.055  # m, straight way out of a slot
+LIFTED = 0.075  # m, height of a gripper whose slice is out of its slot
 # Approach over the plate: the far edge lands first, the knuckles clear the rim. Steeper than 26 degrees a
 # slice slides off by itself when the jaw opens (its friction on the finger is 0.5), so the flattest that the
 # arm can reach is taken.
@@ -41,6 +42,7 @@ LAY_ABOVE = 0.035  # m above the plate or stack, before lowering
 DRAG = 0.001
 CARRY = (0.200, 0.160, np.radians(35.0))  # radius from the pan axis, height, dip: above all that stands
 RETREAT = 0.060
+NEAREST = 0.19  # m from the pan axis: nearer, nothing stands
 # Tipping an upright slice back into its slot with shut jaws: the steepest dip that the arm can reach is
 # taken.
 TIP_DIPS = tuple(np.radians((65.0, 55.0, 45.0, 35.0)))
@@ -50,6 +52,11 @@ TIP_PULL = 0.055  # m; past the vertical the slice falls by itself
 SHUT = -0.10  # rad
 WEIGH = 0.30  # s at rest after lifting: the slice's place in the jaws is measured then
 FOLDED = -1.35  # rad of shoulder_lift: below, the upper arm leans back and the gripper is in nobody's way
+# On the way to a slice or to its place on the plate: an arm that is there goes on, and does not begin anew.
+AROUND, IN_LINE, NEAR = "around", "in line", "near"
+SKEWED = 0.30  # rad between the approach and the way
+ASIDE = 0.010  # m beside the slice's middle, or its place, that the way there still mends
+SAGGED = 0.015  # m that a slice which touches already lets the gripper come too low
 SPARE = PAN_AXIS + 0.24 * np.array([np.cos(-1.25), np.sin(-1.25)])  # m, free table right of the tray
 
 
@@ -71,6 +78,14 @@ def slice_axes(item: SceneObject) -> tuple[Array, Array]:
     return max(candidates, key=lambda axis: float(axis[2])), normal
 
 
+def _grip(item: SceneObject) -> tuple[Array, Array, Array, float]:
+    """Along and normal of a standing slice, where on its lower face the fixed finger grips, and the dip of
+    the approach."""
+    along, normal = slice_axes(item)
+    face = item.position + along * (item.size[0] / 2 - OVERLAP) - normal * (item.size[2] / 2)
+    return along, normal, face, float(np.arcsin(np.clip(along[2], -1.0, 1.0)))
+
+
 def closed_on(thickness: float) -> float:
     """Gripper goal (rad) that squeezes a slice: 0.12 rad beyond where the jaw touches it.
 
@@ -86,26 +101,50 @@ class Moves:
         self.kinematics = kinematics
 
     def grasp(self, start: Array, item: SceneObject) -> list[Segment]:
-        """From the open, above the table, to the slice held and lifted out of its slot."""
-        along, normal = slice_axes(item)
-        length, thickness = item.size[0], item.size[2]
-        dip = float(np.arcsin(np.clip(along[2], -1.0, 1.0)))
-        face = item.position + along * (length / 2 - OVERLAP) - normal * (thickness / 2)
+        """From the open, above the table, or from before the slice, to the slice held and lifted out of its
+        slot."""
+        along, normal, face, dip = _grip(item)
         low = face - normal * GAP
         before_at = low + along * APPROACH
         before = self._pose(before_at, dip, OPEN)
         way_in = self._line(before_at, low, dip, OPEN, before)
-        grip = closed_on(thickness)
+        grip = closed_on(item.size[2])
         held = self._pose(face + normal * 0.0003, dip, grip, way_in[-1])
         way_out = self._line(face, face + along * LIFT, dip, grip, held)
-        over = self._over(before_at, OPEN, before)
+        lifted = [segment("lift", [held, *way_out[1:]], 1.15), self.dwell(way_out[-1])]
+        where = self.before(start, item)
+        if where == AROUND:
+            return [segment("close", [start, held], 1.0, 0.55), *lifted]
+        if where == IN_LINE:
+            position, _ = self.kinematics.forward(start)
+            seed = np.append(start[:5], OPEN)
+            way_in = [start, *self._line(position, low, dip, OPEN, seed)[1:]]
+        reach = [start, before] if where else [start, self._over(before_at, OPEN, before), before]
         return [
-            segment("reach", [start, over, before]),
+            *([] if where == IN_LINE else [segment("reach", reach)]),
             segment("descend", way_in, 1.15),
             segment("close", [way_in[-1], held], 1.0, 0.55),
-            segment("lift", [held, *way_out[1:]], 1.15),
-            self.dwell(way_out[-1]),
+            *lifted,
         ]
+
+    def before(self, joints: Array, item: SceneObject) -> str:
+        """Where the jaws are on their way to a slice: AROUND it, open and IN_LINE with it, NEAR enough to get
+        in line without leaving; "" elsewhere."""
+        position, rotation = self.kinematics.forward(joints)
+        along, normal, face, _ = _grip(item)
+        gap = position - face
+        ahead, off, aside = (float(gap @ axis) for axis in (along, normal, np.cross(normal, along)))
+        if float(-rotation[:, 0] @ along) < np.cos(SKEWED):
+            return ""
+        if abs(ahead) < 0.008 and -2 * GAP < off < 0.002 and abs(aside) < ASIDE:
+            return AROUND
+        is_open = joints[5] > OPEN - 0.1
+        if is_open and 0.0 < ahead < APPROACH and -2 * GAP < off < 0.0 and abs(aside) < ASIDE:
+            return IN_LINE
+        far = (APPROACH if not is_open else 0.0) - 0.005
+        if far < ahead < 2 * APPROACH and np.hypot(off, aside) < 0.008 + 0.4 * max(ahead, 0.0):
+            return NEAR
+        return ""
 
     def graspable(self, item: SceneObject) -> bool:
         """True for a slice that leans towards the robot, steeply enough to be gripped as it would be in a
@@ -160,9 +199,10 @@ class Moves:
                 continue
         return self._lay(start, centre, top, hold, item, LAY_DIPS[-1])
 
-    def _lay(
-        self, start: Array, centre: Array, top: float, hold: Hold, item: SceneObject, dip: float
-    ) -> list[Segment]:
+    def _site(
+        self, centre: Array, top: float, hold: Hold, item: SceneObject, dip: float
+    ) -> tuple[Array, Array]:
+        """Where the gripper is when a slice lies over `centre`, and its approach there."""
         azimuth = self.azimuth(centre)
         out = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
         left = np.array([-out[1], out[0], 0.0])
@@ -173,19 +213,48 @@ class Moves:
         edge = np.array([*centre[:2], top + 0.0015]) + out * (length / 2 + DRAG)
         slip = np.clip(hold.centre, (0.0, -0.012, 0.0), (0.04, 0.012, 0.02))
         site = edge - approach * (slip[0] + length / 2) - normal * (slip[2] - thickness / 2) - left * slip[1]
+        return site, approach
+
+    def _lay(
+        self, start: Array, centre: Array, top: float, hold: Hold, item: SceneObject, dip: float
+    ) -> list[Segment]:
+        site, approach = self._site(centre, top, hold, item, dip)
+        up = np.array([0.0, 0.0, 1.0])
         grip = start[5]
-        above = self._pose(site + up * LAY_ABOVE, dip, grip, self._over(centre, grip, start))
-        down = self._line(site + up * LAY_ABOVE, site, dip, grip, above)
+        where = self._above(start, site, approach)
+        if where == IN_LINE:
+            down = [start, *self._line(self.kinematics.forward(start)[0], site, dip, grip, start)[1:]]
+            carried = []
+        else:
+            above = self._pose(site + up * LAY_ABOVE, dip, grip, self._over(centre, grip, start))
+            down = self._line(site + up * LAY_ABOVE, site, dip, grip, above)
+            way = [start, above] if where else [start, self._raised(start), above]
+            carried = [segment("carry", way)]
         opened = down[-1].copy()
         opened[5] = RELEASED
         back = self._line(site, site - approach * RETREAT, dip, RELEASED, opened)
         return [
-            segment("carry", [start, self._raised(start), above]),
+            *carried,
             segment("lay", down, 1.2),
             segment("release", [down[-1], opened], 1.0, 0.55),
             segment("retreat", [opened, *back[1:]]),
             segment("ready", [back[-1], READY]),
         ]
+
+    def on_way_down(self, joints: Array, centre: Array, top: float, hold: Hold, item: SceneObject) -> bool:
+        """True where a held slice is above its place already, so that `lay` goes straight down."""
+        return any(self._above(joints, *self._site(centre, top, hold, item, dip)) for dip in LAY_DIPS)
+
+    def _above(self, joints: Array, site: Array, approach: Array) -> str:
+        """Where a held slice is on its way down to its place: IN_LINE or NEAR; "" elsewhere."""
+        position, rotation = self.kinematics.forward(joints)
+        off = position - site
+        beside = float(np.linalg.norm(off[:2]))
+        if float(rotation[:, 0] @ approach) < np.cos(SKEWED) or off[2] < -SAGGED:
+            return ""
+        if beside < ASIDE and off[2] < LAY_ABOVE + 0.01:
+            return IN_LINE
+        return NEAR if off[2] > LAY_ABOVE / 2 and beside < 0.06 else ""
 
     def bring_back(self, start: Array, home: SceneObject, hold: Hold) -> list[Segment]:
         """Carries a lifted slice to above the slot in which `home` stood, and waits to be looked at."""
@@ -255,15 +324,16 @@ class Moves:
             return parts
         dip = float(np.arctan2(-rotation[2, 0], np.hypot(rotation[0, 0], rotation[1, 0])))
         back = position - rotation[:, 0] * LIFT
-        if dip > np.radians(10.0):
+        lifted = opening is None and position[2] > LIFTED
+        if dip > np.radians(10.0) and not lifted:
             try:
                 line = self._line(position, back, dip, here[5], here)
             except UnreachableError:  # too near the base to back off: fold up instead
                 return [*parts, *self.ready(here)]
             parts.append(segment("retreat", [here, *line[1:]], 1.2))
             here = line[-1]
-        up = self._over(back, here[5], here)
-        parts.append(segment("retreat", [here, up]))
+        up = self._over(position if lifted else back, here[5], here)
+        parts.append(segment("carry" if lifted else "retreat", [here, up]))
         return parts
 
     def ready(self, start: Array) -> list[Segment]:
@@ -276,9 +346,11 @@ class Moves:
         return ready or bool(joints[1] < FOLDED)
 
     def low(self, joints: Array) -> bool:
-        """True where the fingers are among the slices: below the carry height and away from the base."""
+        """True where the fingers are among the slices: below the carry height and as far out as plate and
+        tray."""
         position, _ = self.kinematics.forward(joints)
-        return bool(position[2] < CARRY[1] - 0.02 and joints[1] >= FOLDED)
+        radius = float(np.linalg.norm(position[:2] - PAN_AXIS))
+        return bool(position[2] < CARRY[1] - 0.02 and radius > NEAREST and joints[1] >= FOLDED)
 
     def hold_of(self, joints: Array, item: SceneObject) -> Hold:
         """Where the slice is in the gripper's frame, from joint angles [6] and its pose at the same time."""

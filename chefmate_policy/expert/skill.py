@@ -191,7 +191,7 @@ class Expert:
         self, task: _Task, target: SceneObject, scene: dict[str, SceneObject], plate: Place, here: Array
     ) -> list[Segment]:
         task.target, task.aimed_at, task.weighed = target.name, target.position, False
-        parts = self._escape(here)
+        parts = [] if self.moves.before(here, target) else self._escape(here)
         parts += self.moves.grasp(parts[-1].end if parts else here, target)
         return parts + self._lay(parts[-1].end, target, self.moves.nominal_hold(target), scene, plate)
 
@@ -206,8 +206,11 @@ class Expert:
         if not wanted and home is not None and self.moves.is_above(here, home, hold):
             return self.moves.stand_back(here, home, hold)
         parts = self.moves.squeeze(here, held)
-        parts += self.moves.escape(parts[-1].end if parts else here, None)
         start = parts[-1].end if parts else here
+        place = (plate.position[:2], _top(scene, plate, held.name))
+        if not (wanted and self.moves.on_way_down(start, *place, hold, held)):
+            parts += self.moves.escape(start, None)
+            start = parts[-1].end if parts else here
         if wanted:
             return parts + self._lay(start, held, hold, scene, plate)
         if home is None:

@@ -95,6 +95,11 @@ class TrainOptions:
         "folder or hub id; or the name of a small member (small-3m, small-7m), from random weights",
     )
     base_revision: str | None = _option(None, "commit of a hub id; none: the newest")
+    statistics: str = _option(
+        "data",
+        "whose statistics scale states and actions: the data's; or the base's, so that it goes on where it is",
+        among=("data", "base"),
+    )
 
     # what trains
     tune_llm: bool = _option(False, "train the language model")

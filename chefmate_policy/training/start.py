@@ -14,7 +14,7 @@ import torch
 from chefmate_policy.groot.checkpoint import Checkpoint, load_model, open_checkpoint
 from chefmate_policy.groot.config import GrootConfig
 from chefmate_policy.groot.initialise import initialise
-from chefmate_policy.groot.metadata import EmbodimentMetadata
+from chefmate_policy.groot.metadata import EmbodimentMetadata, read_metadata
 from chefmate_policy.groot.model import Groot, Parts
 from chefmate_policy.groot.processor import Processor, ProcessorSettings
 from chefmate_policy.groot.prompt import PromptForm
@@ -88,12 +88,17 @@ def build_model(base: Base, options: TrainOptions, device: torch.device) -> Groo
 def make_processor(
     base: Base, mixture: Mixture, options: TrainOptions, device: torch.device | str = "cpu"
 ) -> Processor:
-    """The processor of this dataset, as it is saved with each checkpoint."""
+    """The processor of this dataset, as it is saved with each checkpoint.
+
+    Raises ConfigurationError, TrainingError: statistics are to be the base's, and it has none that fit.
+    """
     metadata = mixture.metadata(options.embodiment_tag)
     if options.camera_size:
         width, height = options.camera_size
         video = {name: replace(key, width=width, height=height) for name, key in metadata.video.items()}
         metadata = EmbodimentMetadata.of_dataset(metadata.tag, video, metadata.state, metadata.action)
+    if options.statistics == "base":
+        metadata = with_statistics_of(base, metadata)
     size = base.config.vision.image_size
     settings = replace(
         ProcessorSettings.of_metadata(metadata),
@@ -103,6 +108,24 @@ def make_processor(
         joints=joints_of(mixture, options),
     )
     return Processor(base.config, metadata, settings, base.tokenizer, device)
+
+
+def with_statistics_of(base: Base, metadata: EmbodimentMetadata) -> EmbodimentMetadata:
+    """The dataset's keys and cameras with the base's statistics. Raises as `make_processor`."""
+    if base.checkpoint is None:
+        raise TrainingError(f"statistics base: {base.origin.name} is random weights, which have none")
+    known = read_metadata(base.checkpoint.folder, metadata.tag)
+    for kind, its, ours in (
+        ("state", known.state, metadata.state),
+        ("action", known.action, metadata.action),
+    ):
+        sizes = [{key: len(values) for key, values in keys.items()} for keys in (its, ours)]
+        if sizes[0] != sizes[1]:
+            raise TrainingError(
+                f"statistics base: {base.origin.name} knows {kind} as {sizes[0]}, the datasets have {sizes[1]};"
+                " set statistics to data"
+            )
+    return EmbodimentMetadata.of_dataset(metadata.tag, metadata.video, known.state, known.action)
 
 
 def joints_of(mixture: Mixture, options: TrainOptions) -> tuple[JointUnit, ...]:

@@ -232,3 +232,27 @@ def test_an_arm_that_something_blocks_gives_way_instead_of_pushing(lockstep: Loc
         now += 0.1
     assert max(pushes[:4]) > 0.06
     assert min(pushes[2:6]) < 0.02, "it begins anew from where it is"
+
+
+@pytest.mark.parametrize(
+    ("phase", "then"),
+    [
+        ("reach", "reach"),
+        ("descend", "descend"),
+        ("close", "close"),
+        ("carry", "carry"),
+        ("lay", "lay"),
+    ],
+)
+def test_what_another_began_is_gone_on_with(lockstep: Lockstep, phase: str, then: str) -> None:
+    """What is learnt from an expert that takes over must not be to turn back in the middle."""
+    lockstep.run(BREAD, until=lambda plan: plan.phase == phase)
+    for _ in range(4):
+        lockstep.tick(BREAD)
+    lockstep.expert = Expert(lockstep.expert.moves.kinematics)
+    seen: list[str] = []
+    seconds = lockstep.run(BREAD, until=lambda plan: seen.append(plan.phase) or False)  # type: ignore[func-returns-value]
+    assert 0 < seconds
+    order = [name for name in dict.fromkeys(seen) if name not in ("brake", "weigh", "wait")]
+    assert order[0] == then or order[:2] == ["close", then]  # a held slice is gripped anew first
+    assert truth.plate_holds(lockstep.world, ["bread"])

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from chefmate_policy.groot.checkpoint import load_model, open_checkpoint
+from chefmate_policy.groot.metadata import read_metadata, write_metadata
 from chefmate_policy.groot.model import Groot, Parts
 from chefmate_policy.inference.backend import BackendSettings, CameraFrame, Observation, create_backend
 from chefmate_policy.training.checkpoints import RUN, STATE
@@ -227,6 +229,31 @@ def test_an_adapter_moves_with_its_base_and_merges_to_the_same_weights(adapted: 
         assert torch.equal(merged, tensor.to(torch.bfloat16)), key
         changed += not torch.equal(tensor, base[key])
     assert changed > 10
+
+
+def test_a_run_on_other_data_keeps_its_bases_statistics_when_told(
+    whole: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    other = write_dataset(tmp_path_factory.mktemp("data") / "other", episodes=4, length=12)
+    base = whole / "checkpoint-6"
+    known = read_metadata(base, "new_embodiment")
+    for statistics, alike in (("data", False), ("base", True)):
+        out = tmp_path / statistics
+        go(other, out, base_model_path=str(base), statistics=statistics, max_steps=1, **QUICK)
+        found = read_metadata(out / "checkpoint-1", "new_embodiment")
+        assert (found.action == known.action and found.state == known.state) is alike
+        assert found.video == known.video
+
+
+def test_statistics_that_do_not_fit_are_refused(dataset: Path, whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="random weights"):
+        go(dataset, tmp_path / "none", statistics="base")
+    shutil.copytree(whole / "checkpoint-6", tmp_path / "base")
+    known = read_metadata(tmp_path / "base", "new_embodiment")
+    write_metadata(tmp_path / "base", replace(known, action={"gripper": known.action["gripper"]},
+                   modalities={**known.modalities, "action": {"gripper": known.modalities["action"]["gripper"]}}))  # fmt: skip
+    with pytest.raises(TrainingError, match="statistics base: .* knows action"):
+        go(dataset, tmp_path / "out", base_model_path=str(tmp_path / "base"), statistics="base")
 
 
 def test_another_base_under_the_same_name_is_refused(dataset: Path, adapted: Path, tmp_path: Path) -> None:
