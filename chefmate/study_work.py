@@ -45,7 +45,7 @@ from chefmate_policy.training.params import PUBLISHED_ID, planned
 
 __all__ = ["Limits", "Work"]
 
-PART_CORES = 20  # of a dataset's processes
+PART_CORES = 16  # of a dataset's processes
 TRAIN_CORES = 3  # of a training on a GPU
 LOOK_CORES = 1
 FIRST = 20  # trials of each run that come before the rest of any
