@@ -123,7 +123,7 @@ class Steps:
         """Ends what runs, and waits for it; the rest is left out."""
         for name, state in self.state.items():
             if state == WAITING:
-                self._fail(name, "left out, for the time was over")
+                self._fail(name, "left out")
         self.stop("stopped")
         while self._at:
             self.turn(begin=False)

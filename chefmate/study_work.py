@@ -241,7 +241,7 @@ class Work:
         if not left:
             return
         if self._pool is None:
-            spare = self.machine.places
+            spare = self.machine.places // 2
             self._pool = TrialPool(max(1, self.machine.cores - spare), self.machine.gpus)
         subject = Subject(name, checkpoint, options, counts.latency, limits, self._kitchen)
         main = 2 * (counts.base_pairs if name == BASE else counts.pairs)
