@@ -8,7 +8,6 @@ gripper's frame) and its upper part between the jaws.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -382,7 +381,7 @@ class Moves:
     def _pose(self, position: Array, dip: float, grip: float, seed: Any = None) -> Array:
         return np.append(self.kinematics.inverse(position, dip, seed=seed), grip)
 
-    def _line(self, start: Array, end: Array, dip: float, grip: float, seed: Array) -> Sequence[Array]:
+    def _line(self, start: Array, end: Array, dip: float, grip: float, seed: Array) -> list[Array]:
         poses: list[Array] = []
         for share in np.linspace(0.0, 1.0, 6):
             seed = self._pose(start + share * (end - start), dip, grip, seed)

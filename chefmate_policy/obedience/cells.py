@@ -21,6 +21,7 @@ __all__ = [
     "NOWHERE",
     "PLATE",
     "TRIAL_SEED",
+    "TRIAL_SEEDS",
     "Cell",
     "SceneError",
     "cell_of",
@@ -29,8 +30,9 @@ __all__ = [
     "pair_scene",
 ]
 
-TRIAL_SEED = 7700
-"""Seeds of `chefmate data generate` below this one share no layout with any trial."""
+TRIAL_SEED, TRIAL_SEEDS = 7700, 300
+"""Seeds of `chefmate data generate` outside of these, from the first and so many, share no layout with a
+trial."""
 FAMILIES = ("objects", "cells", "pairs")  # each has a seed of its own, so that no two share a layout
 TRIES = 50  # layouts that a scene may be drawn from until it has what it must have
 HOLDER, PLATE, NOWHERE = "holder", "plate", "nowhere"
@@ -134,8 +136,8 @@ def pair_scene(
 
 
 def _layout(seed: int, family: str, number: int, attempt: int) -> int:
-    if seed < 0:
-        raise SceneError(f"seed {seed}: from 0 on")
+    if not 0 <= seed < TRIAL_SEEDS // len(FAMILIES):
+        raise SceneError(f"seed {seed}: 0 to {TRIAL_SEEDS // len(FAMILIES) - 1}")
     return twin_seed(TRIAL_SEED + len(FAMILIES) * seed + FAMILIES.index(family), TRIES * number + attempt)
 
 

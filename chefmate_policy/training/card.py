@@ -16,7 +16,7 @@ import yaml
 from chefmate_policy.data.phrasings import Phrasings
 from chefmate_policy.data.variants import LAYOUTS_PER_SEED, twin_seed
 from chefmate_policy.groot.metadata import METADATA, read_metadata
-from chefmate_policy.obedience.cells import TRIAL_SEED
+from chefmate_policy.obedience.cells import TRIAL_SEED, TRIAL_SEEDS
 from chefmate_policy.training.checkpoints import RUN, Progress, read_progress
 from chefmate_policy.training.errors import TrainingError
 from chefmate_policy.training.provenance import datasets_of, found_held_out
@@ -34,6 +34,8 @@ ABOUT = (
     "`chefmate obey`.",
 )
 OF_THIS_MACHINE = ("output_dir", "device", "resume", "num_gpus")  # options that a copy of the run has anew
+DEFAULTS = {"statistics": "data"}  # options that records of earlier runs lack
+GIVEN = ("dataset_path", "base_model_path", "hours", "max_steps", "merge")  # in each command anyway
 FREE_JOINT = 360.0  # degrees or per cent: beyond it statistics are none of a joint
 
 
@@ -52,7 +54,8 @@ def write_card(folder: Path) -> Path:
     )
     sections = (_head(folder, progress), _data(progress.made_of), _statistics(folder))
     lines = [line for section in sections for line in section]
-    lines += ["## Made again", "", "```", *_commands(progress.made_of, progress.options), "```", ""]
+    commands = _commands(progress.made_of, progress.options, _options(progress.options))
+    lines += ["## Made again", "", "```", *commands, "```", ""]
     (folder / CARD).write_text("\n".join(lines), encoding="utf-8")
     return folder / CARD
 
@@ -80,8 +83,9 @@ def _head(folder: Path, progress: Progress) -> Iterator[str]:
 
 def _data(record: Mapping[str, Any]) -> Iterator[str]:
     """Datasets of the run and of its base, and what is in none of them."""
-    trials = f"{twin_seed(TRIAL_SEED, 0):,}"
-    yield from ("## Data", "", f"Layouts are seeds of the twin; those of `chefmate obey` begin at {trials}.")
+    first, end = _trials()
+    yield from ("## Data", "", "Layouts are seeds of the twin; those of `chefmate obey` lie from")
+    yield f"{first:,} to {end - 1:,}."
     yield from ("", "| dataset | episodes | frames | layouts | sentences | fingerprint |", "|" + "---|" * 6)
     for entry in {entry["fingerprint"]: entry for entry in datasets_of(record)}.values():
         layouts = " to ".join(f"{layout:,}" for layout in entry["layouts"])
@@ -124,9 +128,19 @@ def problems(folder: Path) -> list[str]:
     for entry in datasets_of(progress.made_of):
         if not entry["layouts"]:
             found.append(f"{entry['name']}: its layouts are not known")
-        elif entry["layouts"][0] < LAYOUTS_PER_SEED or entry["layouts"][1] >= twin_seed(TRIAL_SEED, 0):
+        elif entry["layouts"][0] < LAYOUTS_PER_SEED or _meets_trials(*entry["layouts"]):
             found.append(f"{entry['name']}: layouts {entry['layouts']} are also of trials or sandwiches")
     return found
+
+
+def _trials() -> tuple[int, int]:
+    """First layout of trials, and the one behind the last."""
+    return twin_seed(TRIAL_SEED, 0), twin_seed(TRIAL_SEED + TRIAL_SEEDS, 0)
+
+
+def _meets_trials(lowest: int, highest: int) -> bool:
+    first, end = _trials()
+    return lowest < end and highest >= first
 
 
 def _sha256(folder: Path) -> str:
@@ -145,13 +159,15 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, (list, tuple)) else value for key, value in kept.items()}
 
 
-def _commands(record: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Iterator[str]:
-    """What makes the policy again, the base's commands first."""
+def _commands(
+    record: Mapping[str, Any] | None, options: Mapping[str, Any], file: Mapping[str, Any]
+) -> Iterator[str]:
+    """What makes the policy again, the base's commands first. file: options of training/config.yaml."""
     if not record:
         return
     made = set()
     if record.get("base"):
-        yield from _commands(record["base"], record["base"]["options"])
+        yield from _commands(record["base"], record["base"]["options"], file)
         made = {entry["fingerprint"] for entry in datasets_of(record["base"])}
     for entry in record["datasets"]:
         if entry["fingerprint"] not in made:
@@ -161,7 +177,12 @@ def _commands(record: Mapping[str, Any] | None, options: Mapping[str, Any]) -> I
     paths = " ".join(Path(path).name for path in options["dataset_path"])
     base = Path(str(options["base_model_path"])).name
     words = f"chefmate train training/config.yaml --dataset-path {paths} --base-model-path {base} {hours}"
-    yield f"{words} {last}".rstrip()
+    other = [
+        f"--{key.replace('_', '-')} {value}"
+        for key, value in {**DEFAULTS, **_options(options)}.items()
+        if key not in GIVEN and value != file.get(key, value)
+    ]
+    yield " ".join(word for word in (words, *other, last) if word)
 
 
 def _generate(entry: Mapping[str, Any]) -> str:

@@ -97,7 +97,7 @@ class TrainOptions:
     base_revision: str | None = _option(None, "commit of a hub id; none: the newest")
     statistics: str = _option(
         "data",
-        "whose statistics scale states and actions: the data's; or the base's, so that it goes on where it is",
+        "whose statistics scale states and actions; base: the run goes on where the base is",
         among=("data", "base"),
     )
 

@@ -122,8 +122,8 @@ def with_statistics_of(base: Base, metadata: EmbodimentMetadata) -> EmbodimentMe
         sizes = [{key: len(values) for key, values in keys.items()} for keys in (its, ours)]
         if sizes[0] != sizes[1]:
             raise TrainingError(
-                f"statistics base: {base.origin.name} knows {kind} as {sizes[0]}, the datasets have {sizes[1]};"
-                " set statistics to data"
+                f"statistics base: {base.origin.name} knows {kind} as {sizes[0]}, the datasets have"
+                f" {sizes[1]}; set statistics to data"
             )
     return EmbodimentMetadata.of_dataset(metadata.tag, metadata.video, known.state, known.action)
 
