@@ -338,6 +338,7 @@ def read(options: argparse.Namespace) -> Options:
         "start_spread": options.start_spread,
         "kicked": options.kicked,
         "kick": options.kick,
+        "restyled": options.restyled,
         "driven": 0.0 if options.policy is None else options.driven,
     }
     if options.ingredients:

@@ -52,6 +52,9 @@ def generate_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--kick", type=float, default=0.12, help="rad, largest disturbance (default 0.12)")
     command.add_argument(
+        "--restyled", type=float, default=0.0, help="share of sentences in other letters and marks (0)"
+    )
+    command.add_argument(
         "--policy",
         type=Path,
         metavar="CHECKPOINT",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,18 @@ from chefmate_policy.errors import PolicyError
 from chefmate_policy.expert.language import parse_instruction
 from chefmate_ros.share import share_file
 
-__all__ = ["HeldOut", "PhrasingError", "Phrasings", "Sentence"]
+__all__ = ["STYLES", "HeldOut", "PhrasingError", "Phrasings", "Sentence"]
 
 GROUPS = ("pick", "negated")
+# How people type the same sentence.
+STYLES: Mapping[str, Callable[[str], str]] = {
+    "upper": str.upper,
+    "title": str.title,
+    "capital": str.capitalize,
+    "stop": lambda text: f"{text.capitalize()}.",
+    "cry": lambda text: f"{text}!",
+    "blanks": lambda text: f" {text.replace(' ', '  ')}",
+}
 
 
 class PhrasingError(PolicyError):

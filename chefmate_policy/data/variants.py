@@ -8,12 +8,12 @@ instruction that makes sense is recorded from there. So nothing before the first
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from chefmate_policy.data.phrasings import PhrasingError, Phrasings, Sentence
+from chefmate_policy.data.phrasings import STYLES, PhrasingError, Phrasings, Sentence
 
 __all__ = ["Kick", "Scene", "SceneOptions", "Stock", "Variant", "draw_scene", "draw_variants", "twin_seed"]
 
@@ -54,7 +54,8 @@ class SceneOptions:
     times per layout that the instruction changes in mid-reach. stacked: share of layouts that may have
     slices on the plate. start_spread: rad, half-width of the start pose's joints. kicked: share of episodes
     with a disturbance of up to `kick` rad. driven: share of episodes before which a policy drives for a
-    while (up to `driven_seconds`), so that the expert shows what to do where that policy gets.
+    while (up to `driven_seconds`), so that the expert shows what to do where that policy gets. restyled:
+    share of episodes whose sentence is in other letters, or with other marks and blanks (phrasings.STYLES).
     """
 
     ingredients: tuple[str, ...]
@@ -68,9 +69,10 @@ class SceneOptions:
     kick: float = 0.12
     driven: float = 0.0
     driven_seconds: float = 10.0
+    restyled: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = {name: getattr(self, name) for name in ("stacked", "kicked", "driven")}
+        shares = {name: getattr(self, name) for name in ("stacked", "kicked", "driven", "restyled")}
         wrong = {name: value for name, value in shares.items() if not 0.0 <= value <= 1.0}
         counts = {name: getattr(self, name) for name in ("idle", "switches")}
         wrong |= {name: value for name, value in counts.items() if value < 0}
@@ -200,8 +202,19 @@ def draw_variants(scene: Scene, options: SceneOptions, phrasings: Phrasings) -> 
         kick = _kick(rng, options) if ingredient else None
         share, length = leads.random(2)
         driven = options.driven_seconds * float(length) if share < options.driven and not prelude else 0.0
-        variants.append(Variant(number, kind, ingredient, sentence, prelude, seconds, kick, driven))
+        said = _restyled(scene, number, sentence, options)
+        variants.append(Variant(number, kind, ingredient, said, prelude, seconds, kick, driven))
     return tuple(variants)
+
+
+def _restyled(scene: Scene, number: int, sentence: Sentence, options: SceneOptions) -> Sentence:
+    rng = np.random.default_rng([scene.layout, 10, number])
+    if rng.random() >= options.restyled:
+        return sentence
+    styles = list(STYLES.values())
+    return replace(
+        sentence, text=styles[int(rng.integers(len(styles)))](sentence.text) if sentence.text else ""
+    )
 
 
 def _stack(rng: np.random.Generator, left: dict[str, int]) -> list[str]:

@@ -193,8 +193,9 @@ def _generate(entry: Mapping[str, Any]) -> str:
     words = [f"chefmate data generate {entry['name']} --seed {about['seed']} --layouts {about['layouts']}"]
     words.append(f"--fps {about['fps']} --size {'x'.join(map(str, about['size'] or ()))}")
     scene = about["scene"]
-    for key in ("phrasings", "idle", "switches", "stacked", "start_spread", "kicked", "kick"):
-        words.append(f"--{key.replace('_', '-')} {scene[key]:g}")
+    for key in ("phrasings", "idle", "switches", "stacked", "start_spread", "kicked", "kick", "restyled"):
+        if key in scene:  # records of earlier datasets lack some
+            words.append(f"--{key.replace('_', '-')} {scene[key]:g}")
     if scene.get("one_ingredient"):
         words.append("--one-ingredient")
     if about.get("policy"):

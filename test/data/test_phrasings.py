@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chefmate_policy.data.phrasings import PhrasingError, Phrasings
+from chefmate_policy.data.phrasings import STYLES, PhrasingError, Phrasings
 from chefmate_policy.data.variants import (
     SceneOptions,
     Stock,
@@ -15,6 +16,7 @@ from chefmate_policy.data.variants import (
     draw_variants,
     twin_seed,
 )
+from chefmate_policy.expert.language import parse_instruction
 
 STOCK = Stock(5, {"bread": 2, "cheese": 1, "patty": 1, "lettuce": 1, "tomato": 1})
 ALL = SceneOptions(ingredients=tuple(STOCK.slices))
@@ -81,6 +83,27 @@ def test_a_switch_is_recorded_for_every_ingredient_from_the_same_moment(phrasing
     switched = [variant for variant in draw_variants(scene, options, phrasings) if variant.prelude]
     assert len({(variant.prelude, variant.prelude_seconds) for variant in switched}) == 1
     assert [variant.ingredient for variant in switched] == [*scene.standing, ""]
+
+
+def test_restyled_sentences_ask_for_the_same_and_change_nothing_else(phrasings: Phrasings) -> None:
+    styled, count, seen = 0, 0, set()
+    options = replace(ALL, restyled=0.5)
+    for seed in SEEDS:
+        scene = draw_scene(seed, 0, options, STOCK, phrasings)
+        plain = draw_variants(scene, ALL, phrasings)
+        for before, after in zip(plain, draw_variants(scene, options, phrasings), strict=True):
+            text = after.sentence.text
+            assert replace(after, sentence=before.sentence) == before
+            meant = parse_instruction(text, set(STOCK.slices)).ingredient
+            assert meant == parse_instruction(before.sentence.text, set(STOCK.slices)).ingredient
+            count, styled = count + 1, styled + (text != before.sentence.text)
+            seen |= {
+                key
+                for key, style in STYLES.items()
+                if text == style(before.sentence.text) != before.sentence.text
+            }
+    assert 0.3 < styled / count < 0.55  # the empty instruction has one style
+    assert seen == set(STYLES)
 
 
 def test_two_seeds_share_no_layout() -> None:
