@@ -23,6 +23,7 @@ LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
 MOVING = 0.1  # rad/s of the fastest joint
+NOT_LAID = ", not laid"
 POLL_PERIOD = 0.1  # s; messages of 160 a second are looked at together, where each cost a wake
 
 
@@ -105,9 +106,11 @@ class Observer:
 
 
 def stack(truth: WorkcellState) -> list[str]:
-    """Ingredients on the plate from the lowest up; those of unknown layer are left out."""
-    layers = [item for item in truth.objects if item.place == WorkcellObject.PLATE and item.stack_index >= 0]
-    return [item.ingredient for item in sorted(layers, key=lambda item: item.stack_index)]
+    """Ingredients on the plate from the lowest up. One that is not laid (flat, released, inside of the rim)
+    is there as "cheese, not laid", so no recipe has it."""
+    on_plate = [item for item in truth.objects if item.place == WorkcellObject.PLATE]
+    on_plate.sort(key=lambda item: item.position.z)
+    return [item.ingredient + ("" if item.stack_index >= 0 else NOT_LAID) for item in on_plate]
 
 
 def wait(spin: Callable[[float], None], condition: Callable[[], bool], seconds: float) -> bool:

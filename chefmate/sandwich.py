@@ -207,11 +207,14 @@ class Job:
             self.report.real_time_factor = round(statistics.median(observer.real_time_factors), 3)
         moment = client.node.get_clock().now().nanoseconds
         observer.request_scene()
-        self.wait(
-            client.spin,
-            lambda: observer.scene is not None and observer.truth_after(moment) is not None,
-            SCENE_PATIENCE,
-        )
+
+        def agrees() -> bool:
+            """There are a picture and a truth with the recipe; the jaws may still be at the last slice."""
+            truth = observer.truth_after(moment)
+            there = observer.scene is not None and truth is not None
+            return there and stack(truth) == self.report.plate_by_recipe
+
+        self.wait(client.spin, agrees, SCENE_PATIENCE)
         truth = observer.truth_after(moment)
         if truth is not None:
             self.report.plate_by_truth = stack(truth)

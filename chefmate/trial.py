@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
 from chefmate.errors import ChefmateError
-from chefmate.observer import Observer
+from chefmate.observer import Observer, stack
 
 INSTRUCTION_QOS = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE
@@ -149,7 +149,7 @@ class TrialRunner:
         self.wait(finished, seconds)
         truth = self.observer.truth
         assert truth is not None
-        on_plate = [item.ingredient for item in truth.objects if item.place == WorkcellObject.PLATE]
+        on_plate = stack(truth)
         self.say("")
         return {
             "seed": seed,

@@ -6,7 +6,7 @@ from pathlib import Path
 import launch_ros.actions
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 
 from chefmate import graph
@@ -60,10 +60,14 @@ def action(node: graph.Node) -> launch_ros.actions.Node:
     )
 
 
-def end_graph(context: LaunchContext, name: str) -> None:
-    """A required node ended: unless the graph is being shut down, end it with a failure (exit code 1)."""
-    if not context.is_shutdown:
+def end_graph(context: LaunchContext, name: str) -> list[Shutdown]:
+    """A required node ended, which ends the graph: with a failure (exit code 1), unless it was told to. A
+    terminal's ctrl-C goes to every node, and the first may have ended before launch has heard of it."""
+    if context.is_shutdown:
+        return []
+    if context.locals.event.returncode != 0:
         raise RuntimeError(f"{name} ended; the graph cannot go on without it")
+    return [Shutdown(reason=f"{name} ended")]
 
 
 def installed(package: str) -> bool:

@@ -22,7 +22,7 @@ from chefmate_driver.arm.calibration import find_calibration
 from chefmate_driver.errors import DriverError
 from chefmate_driver.kitchen.config import KitchenConfig, KitchenError
 from chefmate_driver.kitchen.live import LiveTwin
-from chefmate_driver.kitchen.truth import observe
+from chefmate_driver.kitchen.truth import TrueObject, observe
 from chefmate_driver.kitchen.world import World
 from chefmate_ros.parameters import Parameter, declare
 from chefmate_ros.running import run
@@ -142,18 +142,7 @@ class KitchenNode(Node):  # type: ignore[misc]
         with self.twin.stopped_world() as world:
             message = WorkcellState(header=self._header(), plate_visible=True, holder_visible=True)
             found = observe(world)
-        for seen in found:
-            x, y, z = (float(v) for v in seen.state.position)
-            message.objects.append(
-                WorkcellObject(
-                    ingredient=seen.state.ingredient,
-                    place=seen.place,
-                    slot=seen.slot,
-                    stack_index=seen.stack_index,
-                    confidence=1.0,
-                    position=Point(x=x, y=y, z=z),
-                )
-            )
+        message.objects = [truth_message(seen) for seen in found]
         self._truth.publish(message)
 
     def _header(self) -> Header:
@@ -185,6 +174,19 @@ class KitchenNode(Node):  # type: ignore[misc]
         diagnostics = DiagnosticArray(status=[report])
         diagnostics.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics)
+
+
+def truth_message(seen: TrueObject) -> WorkcellObject:
+    """A slice for /kitchen/truth. It has a layer only where it is laid: flat, released, inside of the rim."""
+    x, y, z = (float(v) for v in seen.state.position)
+    return WorkcellObject(
+        ingredient=seen.state.ingredient,
+        place=seen.place,
+        slot=seen.slot,
+        stack_index=seen.stack_index if seen.laid else -1,
+        confidence=1.0,
+        position=Point(x=x, y=y, z=z),
+    )
 
 
 def parse_slots(text: str) -> list[str]:

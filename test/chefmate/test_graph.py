@@ -172,6 +172,7 @@ def load_launch_file(monkeypatch: pytest.MonkeyPatch) -> tuple[types.ModuleType,
             "DeclareLaunchArgument",
             "LogInfo",
             "OpaqueFunction",
+            "Shutdown",
             "EnvironmentVariable",
             "LaunchConfiguration",
             "Node",
@@ -223,10 +224,30 @@ def test_launch_file_starts_the_nodes_of_the_graph(
             node.namespace,
         )
         assert named["parameters"] == [*node.parameter_files, dict(node.parameters)]
+        for field in ("arguments", "ros_arguments", "remappings"):
+            assert named[field] == list(getattr(node, field))
         assert named["respawn"] == node.respawn
         assert bool(named["on_exit"]) == node.required
         assert named["additional_env"] == dict(node.environment)
         assert named["prefix"] == (f"nice -n {node.niceness}" if node.niceness else None)
+
+
+@pytest.mark.parametrize(
+    ("shutting_down", "code", "failed"), [(True, 1, False), (False, 0, False), (False, -9, True)]
+)
+def test_a_required_node_that_was_told_to_end_is_no_failure_of_the_launch(
+    monkeypatch: pytest.MonkeyPatch, shutting_down: bool, code: int, failed: bool
+) -> None:
+    """A terminal's ctrl-C reaches the nodes before launch, so one may have ended in order already."""
+    module, kinds = load_launch_file(monkeypatch)
+    event = types.SimpleNamespace(returncode=code)
+    context = types.SimpleNamespace(is_shutdown=shutting_down, locals=types.SimpleNamespace(event=event))
+    if failed:
+        with pytest.raises(RuntimeError, match="arm ended"):
+            module.end_graph(context, "arm")
+    else:
+        ended = module.end_graph(context, "arm")
+        assert [type(action) for action in ended] == ([] if shutting_down else [kinds["Shutdown"]])
 
 
 @pytest.mark.parametrize(
