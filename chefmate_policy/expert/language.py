@@ -26,11 +26,11 @@ WORDS: Mapping[str, str] = {
 VERBS = frozenset("pick grab take get fetch grasp lift put place lay bring move add set drop give".split())
 NEGATIONS = frozenset(
     "not never no nothing none nobody neither nor avoid cannot forbid forbids forbidden prohibited refuse "
-    "refuses refused refrain unable "
+    "refuses refused refrain unable leave ignore skip keep "
     "dont cant wont mustnt shouldnt neednt doesnt didnt couldnt wouldnt".split()
 )
 CONTRACTED = "n't"  # don't, can't, mustn't, ...
-WITHOUT = re.compile(r"\bwithout\b")
+WITHOUT = re.compile(r"\b(?:without|except|excepting|excluding|apart from|other than|rather than)\b")
 # "off the white plate", "from the plate", "take it off"; but not "from the tray to the plate".
 OFF_THE_PLATE = re.compile(
     r"\b(?:off|from|out of)(?:\s+(?!(?:and|on|onto|in|into|to)\b)[a-z']+){0,4}?\s+plate\b"
@@ -57,7 +57,7 @@ def parse_instruction(text: str, known: Collection[str] | None = None) -> Intent
     """Reads one instruction. known: ingredients that exist at all; None: those of WORDS.
 
     The first clause that tells to pick or place a known ingredient decides, if it neither forbids it nor asks
-    for it to leave the plate. What follows "without" is left alone.
+    for it to leave the plate. What follows "without" or "except" is left alone.
     """
     lowered = text.lower().replace("\u2019", "'").strip()
     if not lowered:
