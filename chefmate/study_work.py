@@ -256,7 +256,9 @@ class Work:
         groups += [(c.name, c, [run for run in self.study.runs if run.cell == c]) for c in self.study.cells]
         for row, cell, runs in groups:
             names = [run.name for run in runs] or [row]
-            ran = [(self._plans[name], self._outcomes[name]) for name in names if name in self._outcomes]
+            ran = {
+                name: (self._plans[name], self._outcomes[name]) for name in names if name in self._outcomes
+            }
             rows.append(
                 {
                     "cell": row,

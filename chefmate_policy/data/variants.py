@@ -209,12 +209,10 @@ def draw_variants(scene: Scene, options: SceneOptions, phrasings: Phrasings) -> 
 
 def _restyled(scene: Scene, number: int, sentence: Sentence, options: SceneOptions) -> Sentence:
     rng = np.random.default_rng([scene.layout, 10, number])
-    if rng.random() >= options.restyled:
+    if not sentence.text or rng.random() >= options.restyled:
         return sentence
     styles = list(STYLES.values())
-    return replace(
-        sentence, text=styles[int(rng.integers(len(styles)))](sentence.text) if sentence.text else ""
-    )
+    return replace(sentence, text=styles[int(rng.integers(len(styles)))](sentence.text))
 
 
 def _stack(rng: np.random.Generator, left: dict[str, int]) -> list[str]:

@@ -55,6 +55,10 @@ FOLDED = -1.35  # rad of shoulder_lift: below, the upper arm leans back and the 
 AROUND, IN_LINE, NEAR = "around", "in line", "near"
 SKEWED = 0.30  # rad between the approach and the way
 ASIDE = 0.010  # m beside the slice's middle, or its place, that the way there still mends
+AT = 0.008  # m along the slice from the place of the grasp that are there
+BEHIND = 0.005  # m beyond that place from where the jaws still back off straight
+FUNNEL = 0.4  # m beside the way per m from the slice
+OVER = 0.06  # m beside its place from where a held slice is brought above it without rising first
 SAGGED = 0.015  # m that a slice which touches already lets the gripper come too low
 SPARE = PAN_AXIS + 0.24 * np.array([np.cos(-1.25), np.sin(-1.25)])  # m, free table right of the tray
 
@@ -135,13 +139,14 @@ class Moves:
         ahead, off, aside = (float(gap @ axis) for axis in (along, normal, np.cross(normal, along)))
         if float(-rotation[:, 0] @ along) < np.cos(SKEWED):
             return ""
-        if abs(ahead) < 0.008 and -2 * GAP < off < 0.002 and abs(aside) < ASIDE:
+        below = -2 * GAP < off < GAP / 2 and abs(aside) < ASIDE  # the fixed finger, of the slice
+        if below and abs(ahead) < AT:
             return AROUND
         is_open = joints[5] > OPEN - 0.1
-        if is_open and 0.0 < ahead < APPROACH and -2 * GAP < off < 0.0 and abs(aside) < ASIDE:
+        if below and is_open and off < 0.0 < ahead < APPROACH:
             return IN_LINE
-        far = (APPROACH if not is_open else 0.0) - 0.005
-        if far < ahead < 2 * APPROACH and np.hypot(off, aside) < 0.008 + 0.4 * max(ahead, 0.0):
+        nearest = (0.0 if is_open else APPROACH) - BEHIND  # shut jaws open before they are there
+        if nearest < ahead < 2 * APPROACH and np.hypot(off, aside) < AT + FUNNEL * max(ahead, 0.0):
             return NEAR
         return ""
 
@@ -251,9 +256,9 @@ class Moves:
         beside = float(np.linalg.norm(off[:2]))
         if float(rotation[:, 0] @ approach) < np.cos(SKEWED) or off[2] < -SAGGED:
             return ""
-        if beside < ASIDE and off[2] < LAY_ABOVE + 0.01:
+        if beside < ASIDE and off[2] < LAY_ABOVE + ASIDE:
             return IN_LINE
-        return NEAR if off[2] > LAY_ABOVE / 2 and beside < 0.06 else ""
+        return NEAR if off[2] > LAY_ABOVE / 2 and beside < OVER else ""
 
     def bring_back(self, start: Array, home: SceneObject, hold: Hold) -> list[Segment]:
         """Carries a lifted slice to above the slot in which `home` stood, and waits to be looked at."""

@@ -26,6 +26,7 @@ __all__ = [
     "SceneError",
     "cell_of",
     "cell_scene",
+    "layout_of",
     "object_scene",
     "pair_scene",
 ]
@@ -87,7 +88,7 @@ def object_scene(
     the tray and at least one other kind beside it. Raises SceneError."""
     options = SceneOptions(tuple(kinds))
     for attempt in range(TRIES):
-        layout = _layout(seed, "objects", number, attempt)
+        layout = layout_of(seed, "objects", number, attempt)
         scene = draw_scene(layout, number, options, stock, phrasings)
         if named in scene.standing and len(scene.standing) > 1:
             return scene
@@ -101,7 +102,7 @@ def cell_scene(
 
     Both on the plate: bread is below. Raises SceneError.
     """
-    layout = _layout(seed, "cells", number, 0)
+    layout = layout_of(seed, "cells", number)
     rng = np.random.default_rng([layout, 17])
     tray = [kind for kind in (CHEESE, BREAD) if cell.place(kind) == HOLDER]
     plate = tuple(kind for kind in (BREAD, CHEESE) if cell.place(kind) == PLATE)
@@ -122,7 +123,7 @@ def pair_scene(
     kind, slot = pair
     options = SceneOptions(tuple(kinds))
     for attempt in range(TRIES):
-        layout = _layout(seed, "pairs", number, attempt)
+        layout = layout_of(seed, "pairs", number, attempt)
         scene = draw_scene(layout, number, options, stock, phrasings)
         if kind not in scene.standing or len(scene.standing) < 2 or slot >= len(scene.slots):
             continue
@@ -135,7 +136,8 @@ def pair_scene(
     raise SceneError(f"no scene of seed {seed}, number {number}, can have {kind} in slot {slot}")
 
 
-def _layout(seed: int, family: str, number: int, attempt: int) -> int:
+def layout_of(seed: int, family: str, number: int, attempt: int = 0) -> int:
+    """The twin's seed of a trial's layout. Raises SceneError: the seed is out of range."""
     if not 0 <= seed < TRIAL_SEEDS // len(FAMILIES):
         raise SceneError(f"seed {seed}: 0 to {TRIAL_SEEDS // len(FAMILIES) - 1}")
     return twin_seed(TRIAL_SEED + len(FAMILIES) * seed + FAMILIES.index(family), TRIES * number + attempt)

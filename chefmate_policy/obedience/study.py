@@ -50,10 +50,8 @@ SECTIONS = {
     "base", "published_rank", "published_width", "pair", "looks", "names", "data", "picture_size", "common",
     "trainable", "prompts", "cells", "trials",
 }  # fmt: skip
-LOOK, LOOK_BASE = (
-    "look",
-    "look_base",
-)  # datasets that nothing trains on: of the new ingredients, of the base's
+LOOK, LOOK_BASE = "look", "look_base"
+"""Datasets that nothing trains on: of the new ingredients, of the base's."""
 KITCHEN, PHRASINGS = "kitchen_scene.yaml", "phrasings.yaml"  # of the study, in its folder
 UNENDING = 10_000_000  # steps: a run writes its last checkpoint alone
 
@@ -119,7 +117,7 @@ class Study:
     @classmethod
     def load(cls, file: Path, *, quick: bool = False, only: tuple[str, ...] = ()) -> Study:
         """quick: with its `quick` section over the rest. only: parts of names; cells with none of them are
-        left out. Raises StudyError, OptionError: what is wrong in the file."""
+        left out. Raises StudyError: what is wrong in the file."""
         try:
             raw = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -137,8 +135,8 @@ class Study:
         except (TypeError, KeyError) as error:
             raise StudyError(f"{file}: cells or trials are not right: {error}") from error
         for cell in cells:
-            for section in ("data", "trainable", "prompts"):
-                name = getattr(cell, section.removesuffix("s") if section == "prompts" else section)
+            named = {"data": cell.data, "trainable": cell.trainable, "prompts": cell.prompt}
+            for section, name in named.items():
                 if name not in raw[section]:
                     raise StudyError(f"{file}: cell {cell.name}: {section} has no {name!r}")
         if only:
@@ -150,7 +148,7 @@ class Study:
             cells = chosen
         found = cls(file, raw, cells, counts)
         for run in found.runs:
-            found.train_options(run, Path("base"), Path("data"), Path("out"))  # raises OptionError
+            found.train_options(run, Path("base"), Path("data"), Path("out"))  # raises StudyError
         return found
 
     @property
@@ -276,7 +274,7 @@ def write_kitchen(study: Study, folder: Path) -> tuple[Path, Path]:
 
 
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
-    """Raises OptionError."""
+    """The same. Raises StudyError: training would refuse it."""
     try:
         TrainOptions.from_dict(given)
     except OptionError as error:

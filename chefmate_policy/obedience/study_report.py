@@ -156,13 +156,19 @@ def _idle(row: Row) -> list[str]:
 def _run(row: Row, run: Row) -> list[str]:
     if "steps" not in run:
         return [run["name"], run["state"], "-", "-", "-", "-"]
-    by_run = row["figures"].get("followed_by_run", []) if row["figures"] else []
-    place = [item["name"] for item in row["runs"]].index(run["name"])
-    followed = f"{by_run[place]['followed']}/{by_run[place]['n']}" if place < len(by_run) else "-"
+    told = row["figures"].get("followed_by_run", {}).get(run["name"])
+    followed = f"{told['followed']}/{told['n']}" if told else "-"
     look = run.get("look") or {}
-    told = "; ".join(f"{name} {check['verdict'] or 'not possible'}" for name, check in look.items())
+    checks = "; ".join(f"{name} {check['verdict'] or 'not possible'}" for name, check in look.items())
     loss = "-" if run["loss"] is None else f"{run['loss']:.4f}"
-    return [run["name"], f"{run['steps']} of {run['of']}", f"{run['samples']:,}", loss, followed, told or "-"]
+    return [
+        run["name"],
+        f"{run['steps']} of {run['of']}",
+        f"{run['samples']:,}",
+        loss,
+        followed,
+        checks or "-",
+    ]
 
 
 def _count(row: Row) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from chefmate_policy.data.variants import Scene, SceneOptions, draw_scene, twin_seed
+from chefmate_policy.data.variants import Scene, SceneOptions, draw_scene
 from chefmate_policy.intervals import rate
 from chefmate_policy.obedience import seeds
 from chefmate_policy.obedience.battery import BY_ID, Kitchen
@@ -24,12 +24,10 @@ from chefmate_policy.obedience.cells import (
     BREAD,
     CELLS,
     CHEESE,
-    FAMILIES,
     HOLDER,
     PLATE,
-    TRIAL_SEED,
-    TRIES,
     Cell,
+    layout_of,
     object_scene,
 )
 from chefmate_policy.obedience.sayings import Setting
@@ -37,7 +35,7 @@ from chefmate_policy.obedience.scoring import Judged, idling, judged, pairs, tar
 from chefmate_policy.obedience.study import TrialCounts
 from chefmate_policy.obedience.trial import Outcome, Trial
 
-__all__ = ["MAIN", "base_plan", "figures", "plan"]
+__all__ = ["base_plan", "figures", "plan"]
 
 MAIN = ("correct", "swapped", "named", "other")  # rows in which one of two that stand there is named
 BOTH = CELLS[0]
@@ -78,30 +76,32 @@ def base_plan(kitchen: Kitchen, counts: TrialCounts) -> tuple[Trial, ...]:
 
 
 def figures(
-    runs: Sequence[tuple[Sequence[Trial], Mapping[int, Outcome]]], pair: tuple[str, str] = (CHEESE, BREAD)
+    runs: Mapping[str, tuple[Sequence[Trial], Mapping[int, Outcome]]],
+    pair: tuple[str, str] = (CHEESE, BREAD),
 ) -> dict[str, Any]:
-    """For JSON, over the runs of one cell (one for each training seed): what was touched first where one of
-    two is named, by name; pairs of instructions; idle rows; the seeds' matrix, in which `pair` play the parts
-    of cheese and bread. Empty where nothing ran."""
-    each = [judged(trials, outcomes) for trials, outcomes in runs]
-    items = list(chain(*each))
+    """For JSON, over the runs of one cell by name (one for each training seed): what was touched first where
+    one of two is named, by name; pairs of instructions; idle rows; the seeds' matrix, in which `pair` play
+    the parts of cheese and bread. Empty where nothing ran."""
+    each = {name: judged(trials, outcomes) for name, (trials, outcomes) in runs.items()}
+    items = list(chain(*each.values()))
     main = _main(items)
     if not main:
         return {}
-    told = [_changed(some) for some in each]
-    changes = [value for some in told for value in some]
+    # pairs of one run: the others have the same scenes and noise
+    changed = [found for some in each.values() if (found := pairs(_main(some))["changed"]) is not None]
+    asked = sum(found["n"] for found in changed)
     idle = {name: [item for item in items if IDLE.get(item.row.id) == name] for name in ("negated", "absent")}
     in_cells = [item for item in items if item.trial.cell]
     return {
         "trials": len(items),
-        "faults": sum(bool(outcome.fault) for _, outcomes in runs for outcome in outcomes.values()),
+        "faults": sum(bool(outcome.fault) for _, outcomes in runs.values() for outcome in outcomes.values()),
         "named": targeted(main),
         "touched": {
             kind: dict(Counter(item.first or "nothing" for item in main if item.target == kind).most_common())
             for kind in sorted({item.target for item in main})
         },
-        "changed": rate(sum(changes), len(changes)) if changes else None,
-        "followed_by_run": [_followed(some) for some in each],
+        "changed": rate(sum(found["successes"] for found in changed), asked) if asked else None,
+        "followed_by_run": {name: _followed(some) for name, some in each.items()},
         "idle": {name: idling(some) for name, some in idle.items() if some},
         "matrix": seeds.matrix([_in_their_parts(item, pair) for item in in_cells]) if in_cells else [],
     }
@@ -115,12 +115,6 @@ def _main(items: Sequence[Judged]) -> list[Judged]:
 def _followed(items: Sequence[Judged]) -> dict[str, int]:
     main = _main(items)
     return {"followed": sum(item.first == item.target for item in main), "n": len(main)}
-
-
-def _changed(items: Sequence[Judged]) -> list[bool]:
-    """Of one run: for each scene that was asked for both, whether what was touched first differs."""
-    found = pairs(_main(items))["changed"]
-    return [] if found is None else [n < found["successes"] for n in range(found["n"])]
 
 
 def _say(found: list[Trial], settings: Sequence[Setting], rows: Sequence[str]) -> None:
@@ -140,7 +134,7 @@ def _setting(scene: Scene, pair: tuple[str, str], turn: int, kitchen: Kitchen, c
 
 def _scene(kitchen: Kitchen, seed: int, number: int, cell: Cell, pair: tuple[str, str]) -> Scene:
     """As `cells.cell_scene` has cheese and bread, with these two in their parts and nothing else."""
-    layout = twin_seed(TRIAL_SEED + len(FAMILIES) * seed + FAMILIES.index("cells"), TRIES * number)
+    layout = layout_of(seed, "cells", number)
     places = dict(zip(pair, (cell.cheese, cell.bread), strict=True))
     tray = [kind for kind, place in places.items() if place == HOLDER]
     plate = tuple(kind for kind in reversed(pair) if places[kind] == PLATE)

@@ -30,8 +30,7 @@ LARGEST = 16_000_000  # bytes of the weights of a policy that comes along
 ABOUT = (
     "A policy of GR00T N1.5's architecture for the physics twin of ChefMate: it puts the slice that an",
     "instruction names from the tray onto the plate, and leaves alone what it is not asked for. It has seen",
-    "the twin's pictures only and cannot drive a real arm. What it reaches: docs/obedience.md, by",
-    "`chefmate obey`.",
+    "the twin's pictures only and cannot drive a real arm. What it reaches: `chefmate obey`, docs/obey.md.",
 )
 OF_THIS_MACHINE = ("output_dir", "device", "resume", "num_gpus")  # options that a copy of the run has anew
 DEFAULTS = {"statistics": "data"}  # options that records of earlier runs lack

@@ -251,8 +251,8 @@ def test_what_another_began_is_gone_on_with(lockstep: Lockstep, phase: str, then
         lockstep.tick(BREAD)
     lockstep.expert = Expert(lockstep.expert.moves.kinematics)
     seen: list[str] = []
-    seconds = lockstep.run(BREAD, until=lambda plan: seen.append(plan.phase) or False)  # type: ignore[func-returns-value]
-    assert 0 < seconds
+    lockstep.on_tick = lambda _, plan: seen.append(plan.phase)
+    assert 0 < lockstep.run(BREAD)
     order = [name for name in dict.fromkeys(seen) if name not in ("brake", "weigh", "wait")]
     assert order[0] == then or order[:2] == ["close", then]  # a held slice is gripped anew first
     assert truth.plate_holds(lockstep.world, ["bread"])

@@ -180,27 +180,32 @@ def test_a_policy_that_always_takes_the_ham_is_counted_as_that(study: Study, kit
     deaf = {t.number: outcome(t, "ham" if "ham" in t.scene.standing else "") for t in trials}
     obeying = {t.number: outcome(t, t.last.target) for t in trials}
     pairs = study.trials.pairs
-    found = figures([(trials, deaf)], study.pair)
+    found = figures({"a_1": (trials, deaf)}, study.pair)
     assert (found["named"]["followed"]["successes"], found["named"]["followed"]["n"]) == (pairs, 2 * pairs)
     assert found["changed"]["successes"] == 0
     assert found["touched"] == {"beetroot": {"ham": pairs}, "ham": {"ham": pairs}}
     matrix = {entry["scenario"]: entry["did"] for entry in found["matrix"]}
     assert matrix[3] == {"cheese": {"nothing": 1}, "bread": {"nothing": 1}}
     assert matrix[2]["bread"] == {"picks cheese": 1}
-    both = figures([(trials, obeying), (trials, deaf)])
+    both = figures({"a_1": (trials, obeying), "a_3": (trials, deaf)})
     assert both["named"]["followed"]["successes"] == 3 * pairs
     assert (both["changed"]["successes"], both["changed"]["n"]) == (pairs, 2 * pairs)
-    assert [item["followed"] for item in both["followed_by_run"]] == [2 * pairs, pairs]
+    assert {name: item["followed"] for name, item in both["followed_by_run"].items()} == {
+        "a_1": 2 * pairs, "a_3": pairs,
+    }  # fmt: skip
     assert both["idle"]["negated"]["touched_nothing"]["rate"] == 0.5
 
 
 def test_the_page_has_a_row_for_each_cell_that_ran(study: Study, kitchen: Kitchen, tmp_path: Path) -> None:
     trials = plan(kitchen, study.trials, study.pair)
-    found = figures([(trials, {t.number: outcome(t, t.last.target) for t in trials})])
+    found = figures({"a_2": (trials, {t.number: outcome(t, t.last.target) for t in trials})})
     row = {
         "cell": "a", "data": "confounded", "trainable": "ours", "prompt": "image-first", "plant": "none",
         "guidance": 2.0, "parameters": None, "figures": found,
-        "runs": [{"name": "a_1", "state": "done", "steps": 2, "of": 3, "samples": 8, "loss": 0.5}],
+        "runs": [
+            {"name": name, "state": "done", "steps": 2, "of": 3, "samples": 8, "loss": 0.5}
+            for name in ("a_1", "a_2")  # the first was trained and not tried
+        ],
     }  # fmt: skip
     lost = {**row, "cell": "b", "figures": {}, "runs": [{"name": "b_1", "state": "failed"}]}
     results = {
@@ -212,6 +217,8 @@ def test_the_page_has_a_row_for_each_cell_that_ran(study: Study, kitchen: Kitche
     text = page(results)
     whole = f"{2 * study.trials.pairs}/{2 * study.trials.pairs} 100 %"
     assert whole in text and "guidance 2" in text
+    assert "| a_1 | 2 of 3 | 8 | 0.5000 | - |" in text
+    assert f"| a_2 | 2 of 3 | 8 | 0.5000 | {2 * study.trials.pairs}/{2 * study.trials.pairs} |" in text
     assert "b_1: exit 1: no memory" in text and "5 of b_1" in text
     draw(results, tmp_path / "study.png")
     assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
