@@ -111,7 +111,7 @@ def change(policy: Path, where: str, key: str, value: Any) -> None:
         ("said", ["pick bread/toast"], "pick of bread/toast was said"),
         ("said", ["fetch bread/bread"], "fetch of bread/bread was said"),
         ("said", ["move cheese/yellow"], "move of cheese/yellow was said"),
-        ("stood", ["bread@1", "cheese@4"], "cheese@4 stood there"),
+        ("stood", ["bread@1", "tomato@0"], "tomato@0 stood there"),
         ("layouts", [300_000, 770_000_000], "also of trials or sandwiches"),
         ("layouts", [19, 300_000], "also of trials or sandwiches"),
         ("layouts", [], "its layouts are not known"),
