@@ -51,7 +51,7 @@ setup(
         ("share/chefmate", ["package.xml"]),
         shared("launch", "*.launch.py"),
         shared("config", "*.yaml", "*.xml", "*.rviz"),
-        shared("config/recipes", "*.yaml"),
+        shared("config/recipes", "*.yaml", "*.yml"),
         shared("config/calibration", "*.json"),
         shared("config/tokenizer", "*.json"),
         shared("config/train", "*.yaml"),

@@ -14,10 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from chefmate import graph
 from chefmate.errors import ArgumentError
 from chefmate.interrupting import interruptible
 from chefmate.progress import progress
 from chefmate.sandwich import INTERRUPTED
+from chefmate.workspace import share_folder
 from chefmate_policy.intervals import rate, words
 
 Say = Callable[[str], None]
@@ -47,6 +49,10 @@ def bench(options: argparse.Namespace) -> int:
         raise ArgumentError(f"--seconds {options.seconds} is not between 1 and 600.")
     seeds(options.seeds)
     wanted = ALL if options.what == "all" else (options.what,)
+    if "sandwich" in wanted:  # before anything is measured
+        graph.recipe(options.recipe, share_folder())
+    if set(wanted) & {"sandwich", "instruct"}:
+        graph.policy_parameters(options.policy)
     document: dict[str, Any] = {"machine": machine()}
     failed = False
     for name in wanted:
@@ -58,6 +64,7 @@ def bench(options: argparse.Namespace) -> int:
             say(figures.as_text())
         elif name == "sandwich":
             document[name] = bench_sandwich(options, say)
+            failed = failed or document[name].get("without_result", 0) > 0
         elif name == "bus":
             from chefmate_driver.feetech.bench import measure_bus
 
@@ -151,6 +158,7 @@ def seeds(text: str) -> range:
 def bench_sandwich(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """One whole `chefmate sandwich` for each seed, each on a fresh graph."""
     runs: list[dict[str, Any]] = []
+    without_result = 0
     interrupted = False
     folder = options.out or Path("out") / datetime.now().strftime("bench-%Y-%m-%dT%H-%M-%S")
     if taken := [seed for seed in seeds(options.seeds) if (folder / f"seed-{seed}").exists()]:
@@ -169,6 +177,7 @@ def bench_sandwich(options: argparse.Namespace, say: Say) -> dict[str, Any]:
                 result = json.loads(done.stdout)
             except json.JSONDecodeError:
                 result = {"success": False, "reason": done.stderr[-300:], "steps": [], "seed": seed}
+                without_result += 1
             runs.append(result)
             attempts = [step["attempts"] for step in result["steps"]]
             say(
@@ -184,6 +193,7 @@ def bench_sandwich(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         "policy": options.policy,
         "with_retries": rate(sum(run["success"] for run in runs), len(runs)),
         "first_attempt": rate(sum(first), len(runs)),
+        "without_result": without_result,
         "interrupted": interrupted,
         "runs": runs,
     }

@@ -12,11 +12,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from chefmate.description import robot_description
 from chefmate.errors import ArgumentError
 from chefmate_ros.share import share_places
+
+if TYPE_CHECKING:
+    from chefmate_policy.sequencer.recipes import Recipe
 
 TWIN = "twin"
 EXPERT, KITCHEN = "expert", "kitchen"
@@ -223,6 +228,29 @@ def check(values: Mapping[str, str]) -> dict[str, str]:
     return full
 
 
+def recipe(name: str, share: Path, workcell: str = "") -> Recipe:
+    """The recipe as the sequencer of this package will find it.
+
+    Args:
+        name: of a recipe file, without its ending.
+        share: the package's share folder.
+        workcell: as the argument of that name.
+
+    Raises:
+        ArgumentError: nobody knows it; lists the known ones.
+        RecipeError: its file is wrong; names file, line and key.
+        SettingsError: the workcell file cannot be used.
+    """
+    from chefmate_policy.sequencer.book import RecipeBook
+    from chefmate_policy.sequencer.recipes import UnknownRecipeError
+
+    (parameters,) = yaml.safe_load((share / "config" / "sequencer.yaml").read_text("utf-8")).values()
+    try:
+        return RecipeBook.open(parameters["ros__parameters"]["recipe_folder"], workcell).recipe(name)
+    except UnknownRecipeError as error:
+        raise ArgumentError(str(error)) from None
+
+
 def image_rate(full: Mapping[str, str]) -> float:
     """The cameras' parameter image_rate, Hz. Raises ArgumentError."""
     given = full["image_rate"]
@@ -258,9 +286,12 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
         run: tag that keeps the twins of simultaneous runs apart; empty: the process id.
 
     Raises:
-        ArgumentError: see `check`.
+        ArgumentError: see `check`; or nobody knows the recipe.
+        RecipeError: the recipe's file is wrong.
     """
     full = check(values)
+    if full["recipe"]:
+        recipe(full["recipe"], share, full["workcell"])
     twin = full["arm"] == TWIN
     execute = full["execute"] == "true"
     namespace = full["namespace"]
@@ -356,7 +387,7 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
             "sequencer",
             "sequencer_node",
             parameter_files=files("sequencer"),
-            parameters={"recipe": full["recipe"]},
+            parameters={"recipe": full["recipe"], "workcell": full["workcell"]},
             restart_parameters={"recipe": ""},
             respawn=True,
             niceness=NICE,

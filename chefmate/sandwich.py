@@ -67,7 +67,7 @@ def sandwich(options: argparse.Namespace) -> int:
     started = time.monotonic()
     out: Path = options.out or Path("out") / datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     out = out.absolute()
-    ingredients = recipe_ingredients(options.recipe)
+    ingredients = [step.ingredient for step in graph.recipe(options.recipe, share_folder()).steps]
     try:
         (out / "log").mkdir(parents=True)
     except OSError as error:
@@ -107,18 +107,6 @@ def sandwich(options: argparse.Namespace) -> int:
     if interrupt.asked:
         return INTERRUPTED
     return 0 if report.success else 1
-
-
-def recipe_ingredients(name: str) -> list[str]:
-    """Ingredients of a recipe from the lowest up, found where the sequencer finds it.
-
-    Raises:
-        RecipeError: unknown or malformed.
-    """
-    from chefmate_policy.sequencer.recipes import load_recipe
-
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "chefmate" / "recipes"
-    return [step.ingredient for step in load_recipe(name, [own, share_folder() / "config" / "recipes"]).steps]
 
 
 def isolate(domain: int, folder: Path) -> None:

@@ -7,7 +7,6 @@ progress to the disk.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from chefmate_policy.errors import PolicyError
 from chefmate_policy.perception.messages import from_message
 from chefmate_policy.sequencer import messages, outcomes
 from chefmate_policy.sequencer.action import MakeSandwichServer
+from chefmate_policy.sequencer.book import RecipeBook
 from chefmate_policy.sequencer.core import CommandError, Sequencer
 from chefmate_policy.sequencer.own_instructions import OwnInstructions
 from chefmate_policy.sequencer.progress import (
@@ -36,7 +36,7 @@ from chefmate_policy.sequencer.progress import (
     ProgressFile,
     default_path,
 )
-from chefmate_policy.sequencer.recipes import RecipeError, load_recipe
+from chefmate_policy.sequencer.recipes import RecipeError
 from chefmate_policy.sequencer.views import (
     IDLE,
     PAUSED,
@@ -51,7 +51,6 @@ from chefmate_policy.sequencer.views import (
 from chefmate_ros.parameters import Parameter, declare
 from chefmate_ros.polling import polled_subscription, take_all
 from chefmate_ros.running import run
-from chefmate_ros.share import share_file
 
 TICK = 0.1  # s
 STATUS_PERIOD = 0.2  # s; the policy stops obeying after 1 s without
@@ -68,6 +67,12 @@ PARAMETERS = (
     ),
     Parameter(
         "recipe_folder", "", "folder with recipes of your own; empty: $XDG_CONFIG_HOME/chefmate/recipes"
+    ),
+    Parameter(
+        "workcell",
+        "",
+        "perception's workcell file, whose ingredients recipes may name; empty: the twin's "
+        "(config/workcell_twin.yaml); any: no bound, for another perception node",
     ),
     Parameter("progress_file", "", "where progress is kept; empty: $XDG_STATE_HOME/chefmate/progress.json"),
     Parameter("clear_view_service", "arm/home", "std_srvs/Trigger called when the resting arm hides a zone"),
@@ -128,11 +133,7 @@ class SequencerNode(Node):  # type: ignore[misc]
         self._values = values = declare(self, PARAMETERS)
         self._core = Sequencer(Limits(**{key: values[key] for key in vars(DEFAULTS)}))
         self._own = OwnInstructions()
-        config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-        self._folders = [
-            share_file("config", "recipes"),
-            Path(values["recipe_folder"] or config_home / "chefmate" / "recipes"),
-        ]
+        self._book = RecipeBook.open(values["recipe_folder"], values["workcell"])
         self._file = ProgressFile(Path(values["progress_file"] or default_path(self.get_namespace())))
         self._progress_fault = ""
         self._autostart = str(values["recipe"])
@@ -223,7 +224,7 @@ class SequencerNode(Node):  # type: ignore[misc]
     def _start(self, recipe: str, resume: bool) -> str:
         """Why it cannot start; empty: it has."""
         try:
-            self._core.start(load_recipe(recipe, self._folders), resume)
+            self._core.start(self._book.recipe(recipe), resume)
         except (RecipeError, CommandError) as error:
             self.get_logger().error(str(error))
             return str(error)
@@ -240,7 +241,7 @@ class SequencerNode(Node):  # type: ignore[misc]
             if progress is None or progress.finished:
                 return
             self._drop_autostart(f"a run of {progress.recipe} was interrupted")
-            self._core.offer(progress, load_recipe(progress.recipe, self._folders))
+            self._core.offer(progress, self._book.recipe(progress.recipe))
         except (ProgressError, RecipeError) as error:
             self._drop_autostart("it is not known whether a run was interrupted")
             self._progress_fault = str(error)

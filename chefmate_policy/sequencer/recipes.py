@@ -18,8 +18,23 @@ MAX_SECONDS = 86400.0
 MAX_RETRIES = 1000
 
 
+SUFFIXES = (".yaml", ".yml")
+
+
 class RecipeError(PolicyError):
     """A recipe is unknown or its file is wrong."""
+
+
+class UnknownRecipeError(RecipeError):
+    """No recipe has this name."""
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a step may name, and the file that says so."""
+
+    names: tuple[str, ...]
+    source: Path
 
 
 @dataclass(frozen=True)
@@ -57,33 +72,48 @@ RECIPE_KEYS = ("description", "steps", "timeout", "retries", "instruction_timeou
 def known(folders: Sequence[Path]) -> dict[str, Path]:
     """Recipe files by name; a folder further back wins over one further front."""
     return {
-        path.stem: path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.yaml"))
+        path.stem: path
+        for folder in folders
+        if folder.is_dir()
+        for path in sorted(folder.iterdir())
+        if path.suffix in SUFFIXES
     }
 
 
-def load_recipe(name: str, folders: Sequence[Path]) -> Recipe:
+def load_recipe(name: str, folders: Sequence[Path], ingredients: Ingredients | None = None) -> Recipe:
     """Reads the recipe of this name.
 
     Args:
-        name: file name without .yaml.
+        name: file name without .yaml or .yml.
         folders: folders to look into; a later one wins over an earlier one.
+        ingredients: see `read`.
 
     Raises:
-        RecipeError: no such recipe (lists the known ones), or a faulty file (names file, line and key).
+        UnknownRecipeError: no such recipe; lists the known ones.
+        RecipeError: two files of that name, or a faulty one (names file, line and key).
     """
     files = known(folders)
     if name not in files:
         where = ", ".join(str(folder) for folder in folders)
         listed = ", ".join(sorted(files)) or "none"
-        raise RecipeError(f"unknown recipe {name!r}; known are: {listed} (in {where}).")
-    return read(files[name])
+        raise UnknownRecipeError(f"unknown recipe {name!r}; known are: {listed} (in {where}).")
+    path = files[name]
+    same = [other for other in map(path.with_suffix, SUFFIXES) if other.exists()]
+    if len(same) > 1:
+        raise RecipeError(f"recipe {name!r} stands in {' and in '.join(map(str, same))}; remove one of them.")
+    return read(path, ingredients)
 
 
-def read(path: Path) -> Recipe:
+def read(path: Path, ingredients: Ingredients | None = None) -> Recipe:
     """Reads one recipe file.
 
+    Args:
+        path: the file.
+        ingredients: what its steps may name; None: anything.
+
     Raises:
-        RecipeError: the file cannot be read, is no YAML, or has a wrong, missing, unknown or doubled key.
+        RecipeError: the file cannot be read, is no YAML, has a wrong, missing, unknown or doubled key, or
+            names another ingredient.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -101,14 +131,23 @@ def read(path: Path) -> Recipe:
         raise RecipeError(f"{path}:1: is not YAML: {error}.") from error
     if root is None:
         raise RecipeError(f"{path}:1: is empty; it needs the key 'steps'.")
-    return _Reader(path).recipe(root)
+    return _Reader(path, ingredients).recipe(root)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Times (s) and retries that hold where a step does not say otherwise."""
+
+    timeout: float = DEFAULT_TIMEOUT
+    retries: int = DEFAULT_RETRIES
+    instruction_timeout: float = DEFAULT_INSTRUCTION_TIMEOUT
 
 
 class _Reader:
     """Turns YAML nodes into a recipe; every fault is located by the node's mark."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, ingredients: Ingredients | None) -> None:
+        self._path, self._ingredients = path, ingredients
 
     def _fault(self, node: yaml.Node, key: str, problem: str) -> RecipeError:
         return RecipeError(f"{self._path}:{node.start_mark.line + 1}: {key}: {problem}.")
@@ -134,30 +173,45 @@ class _Reader:
         if not isinstance(steps, yaml.SequenceNode) or not steps.value:
             raise self._fault(steps, "steps", "must be a list with at least one step")
         description = self._text(values["description"], "description") if "description" in values else ""
-        return Recipe(self._path.stem, tuple(self._step(step, values) for step in steps.value), description)
+        limits = self._limits(values, _Limits())
+        return Recipe(self._path.stem, tuple(self._step(step, limits) for step in steps.value), description)
 
-    def _step(self, node: yaml.Node, defaults: dict[str, yaml.Node]) -> Step:
+    def _step(self, node: yaml.Node, defaults: _Limits) -> Step:
         values = dict(self._pairs(node, "step", STEP_KEYS))
         for key in ("ingredient", "instruction"):
             if key not in values:
                 raise self._fault(node, key, "is missing in this step")
-        numbers = {
-            key: values.get(key, defaults.get(key)) for key in ("timeout", "instruction_timeout", "retries")
-        }
-        timeout, instruction_timeout, retries = (
-            numbers["timeout"],
-            numbers["instruction_timeout"],
-            numbers["retries"],
-        )
+        limits = self._limits(values, defaults)
         return Step(
-            ingredient=self._text(values["ingredient"], "ingredient"),
+            ingredient=self._ingredient(values["ingredient"]),
             instruction=self._text(values["instruction"], "instruction"),
-            timeout=self._seconds(timeout, "timeout") if timeout is not None else DEFAULT_TIMEOUT,
-            retries=self._count(retries, "retries") if retries is not None else DEFAULT_RETRIES,
-            instruction_timeout=self._seconds(instruction_timeout, "instruction_timeout")
-            if instruction_timeout is not None
-            else DEFAULT_INSTRUCTION_TIMEOUT,
+            timeout=limits.timeout,
+            retries=limits.retries,
+            instruction_timeout=limits.instruction_timeout,
         )
+
+    def _limits(self, values: dict[str, yaml.Node], defaults: _Limits) -> _Limits:
+        """What stands beside the steps, or in one of them, over the defaults."""
+
+        def seconds(key: str, default: float) -> float:
+            return self._seconds(values[key], key) if key in values else default
+
+        return _Limits(
+            timeout=seconds("timeout", defaults.timeout),
+            retries=self._count(values["retries"], "retries") if "retries" in values else defaults.retries,
+            instruction_timeout=seconds("instruction_timeout", defaults.instruction_timeout),
+        )
+
+    def _ingredient(self, node: yaml.Node) -> str:
+        name = self._text(node, "ingredient")
+        if self._ingredients is not None and name not in self._ingredients.names:
+            raise self._fault(
+                node,
+                "ingredient",
+                f"{name!r} is none that perception knows: {', '.join(self._ingredients.names)} "
+                f"(in {self._ingredients.source})",
+            )
+        return name
 
     def _text(self, node: yaml.Node, key: str) -> str:
         if (

@@ -14,6 +14,7 @@ import yaml
 
 from chefmate import graph
 from chefmate.errors import ArgumentError
+from chefmate_policy.sequencer.recipes import RecipeError
 
 ROOT = Path(__file__).parents[2]
 REAL_ARM = {
@@ -144,6 +145,31 @@ def test_shadow_mode_reaches_arm_and_policy() -> None:
 def test_bad_argument_is_named(values: dict[str, str], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         graph.describe(values, ROOT)
+
+
+def test_a_recipe_is_looked_at_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own = tmp_path / "chefmate" / "recipes"
+    own.mkdir(parents=True)
+    (own / "mine.yml").write_text("steps:\n- ingredient: bred\n  instruction: x\n")
+    with pytest.raises(ArgumentError, match=r"unknown recipe 'nope'; known are: cheese_sandwich, mine, "):
+        graph.describe({"recipe": "nope"}, ROOT)
+    with pytest.raises(RecipeError, match=r"mine\.yml:2: ingredient: 'bred'"):
+        graph.describe({"recipe": "mine"}, ROOT)
+    sequencer = by_name(graph.describe({"recipe": "cheese_sandwich"}, ROOT), "sequencer")
+    assert dict(sequencer.parameters) == {"recipe": "cheese_sandwich", "workcell": ""}
+
+
+def test_the_table_says_which_ingredients_a_recipe_may_name(tmp_path: Path) -> None:
+    table = tmp_path / "table.yaml"
+    text = (ROOT / "config" / "workcell_twin.yaml").read_text().replace("\n  cheese:\n", "\n  gouda:\n")
+    table.write_text(text)
+    with pytest.raises(RecipeError, match=r"'cheese' is none .*gouda.*table\.yaml"):
+        graph.describe({"recipe": "cheese_sandwich", "workcell": str(table)}, ROOT)
+    sequencer = by_name(graph.describe({"workcell": str(table)}, ROOT), "sequencer")
+    assert sequencer.parameters["workcell"] == str(table)
 
 
 def test_every_parameter_that_the_graph_sets_stands_in_the_config_files() -> None:

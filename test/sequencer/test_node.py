@@ -255,9 +255,12 @@ def test_a_malformed_recipe_is_rejected_with_file_line_and_key(
     (recipes / "bad.yaml").write_text(
         "steps:\n  - ingredient: bread\n    instruction: x\n    timeout: soon\n"
     )
+    (recipes / "misspelt.yml").write_text("steps:\n  - ingredient: bred\n    instruction: x\n")
     start()
     result = kitchen.result(kitchen.goal("bad"))
     assert f"{recipes / 'bad.yaml'}:4: timeout" in result.reason
+    result = kitchen.result(kitchen.goal("misspelt"))
+    assert f"{recipes / 'misspelt.yml'}:2: ingredient: 'bred'" in result.reason
 
 
 def test_killed_and_restarted_it_offers_to_go_on_and_does(kitchen: Kitchen, start: Any) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from chefmate_policy.sequencer.recipes import RecipeError, known, load_recipe, read
+from chefmate_policy.sequencer.book import ANY, RecipeBook
+from chefmate_policy.sequencer.recipes import Ingredients, RecipeError, known, load_recipe, read
 
 SHIPPED = Path(__file__).parents[2] / "config" / "recipes"
+STEP = "steps:\n- ingredient: {}\n  instruction: x\n"
 
 
 def test_shipped_recipes_are_valid() -> None:
@@ -45,6 +47,39 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
         RecipeError, match=r"unknown recipe 'pizza'; known are: cheese_sandwich, .*patty_sandwich"
     ):
         load_recipe("pizza", [SHIPPED])
+
+
+def test_both_endings_of_yaml_are_found_and_two_files_of_one_name_are_named(tmp_path: Path) -> None:
+    (tmp_path / "toast.yml").write_text(STEP.format("bread"))
+    (tmp_path / "toast.yaml~").write_text("")
+    assert load_recipe("toast", [tmp_path]).steps[0].ingredient == "bread"
+    (tmp_path / "toast.yaml").write_text(STEP.format("bread"))
+    with pytest.raises(RecipeError, match=r"toast\.yaml and in .*toast\.yml; remove one"):
+        load_recipe("toast", [tmp_path])
+
+
+def test_an_ingredient_that_perception_does_not_know_is_named_with_those_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own = tmp_path / "chefmate" / "recipes"
+    own.mkdir(parents=True)
+    (own / "toast.yaml").write_text("description: toast\n" + STEP.format("bred"))
+    with pytest.raises(RecipeError) as caught:
+        RecipeBook.open().recipe("toast")
+    said = str(caught.value)
+    assert said.startswith(f"{own / 'toast.yaml'}:3: ingredient: 'bred'"), said
+    assert "bread, cheese, patty" in said and "workcell_twin.yaml" in said
+    assert RecipeBook.open(workcell=ANY).recipe("toast").steps[0].ingredient == "bred"
+
+
+def test_shipped_recipes_name_what_perception_knows() -> None:
+    book = RecipeBook.open()
+    for path in known([SHIPPED]).values():
+        read(path, book.ingredients)
+    assert book.ingredients is not None
+    with pytest.raises(RecipeError, match="'bread' is none that perception knows"):
+        read(SHIPPED / "cheese_sandwich.yaml", Ingredients(("ham",), Path("mine.yaml")))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +139,15 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
             2,
             "retries: stands here a second time",
         ),
+        *(
+            (
+                f"{key}: {value}\nsteps:\n- {{ingredient: a, instruction: b, timeout: 1, retries: 1}}",
+                1,
+                f"{key}: must be",
+            )
+            for key, value in (("timeout", "soon"), ("retries", "-4"), ("instruction_timeout", "0"))
+        ),
+        ("tries: 3\nsteps:\n- {ingredient: a, instruction: b}", 1, "tries: unknown key"),
         ("timeout: {}\nsteps:\n- {ingredient: a, instruction: b}", 1, "timeout: must be a single value"),
     ],
 )
