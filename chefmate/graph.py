@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from chefmate.description import robot_description
-from chefmate.errors import ArgumentError
+from chefmate.errors import ArgumentError, WorkspaceError
 from chefmate_ros.share import share_places
 
 if TYPE_CHECKING:
@@ -115,9 +115,10 @@ class Node:
 
     `required`: its death ends the graph with a failure. `respawn`: it is started again with backoff.
     `niceness`: above 0, others go before it where cores are scarce: its lateness harms nobody.
-    `ros_only`: it is part of a ROS 2 install and missing from PyPI, so `chefmate up` leaves it out where it
-    cannot be found. `stop_order`: lower numbers are stopped first; the arm stops after everything that
-    commands it. `restart_parameters`: what `chefmate up` sets otherwise when it starts the node again.
+    `ros_only`: it is part of a ROS 2 install and missing from PyPI, so it is left out where it cannot be
+    found, unless it was `asked_for` by this argument. `stop_order`: lower numbers are stopped first; the arm
+    stops after everything that commands it. `restart_parameters`: what `chefmate up` sets otherwise when it
+    starts the node again.
     """
 
     name: str
@@ -133,10 +134,27 @@ class Node:
     required: bool = False
     respawn: bool = False
     ros_only: bool = False
+    asked_for: str = ""
     restart_parameters: Mapping[str, Any] = field(default_factory=dict)
     stop_order: int = 0
     niceness: int = 0
     patience: float = 8.0  # s between the signal to end and SIGKILL; the arm confirms its hold in this time
+
+
+def leave_out(node: Node) -> None:
+    """Of a node whose executable cannot be found: returns if the graph does without it.
+
+    Raises:
+        WorkspaceError: it does not; with what to install.
+    """
+    if not node.ros_only:
+        raise WorkspaceError(f"{node.executable} of {node.package} is not built, run: make setup")
+    if node.asked_for:
+        package = f"ros-{os.environ.get('ROS_DISTRO', 'jazzy')}-{node.package.replace('_', '-')}"
+        raise WorkspaceError(
+            f"{node.asked_for} needs {node.package}, which is not installed and comes with ROS 2 installs "
+            f"only: sudo apt install {package}, source that ROS 2, make setup; or leave {node.asked_for} out."
+        )
 
 
 def shipped_policy(name: str) -> Path | None:
@@ -438,6 +456,7 @@ def ros_nodes(config: Path, rviz: bool) -> list[Node]:
                 package="rviz2",
                 arguments=("-d", str(config / "chefmate.rviz")),
                 ros_only=True,
+                asked_for="rviz:=true",
             )
         )
     return nodes

@@ -20,8 +20,7 @@ from typing import Any
 
 import yaml
 
-from chefmate.errors import WorkspaceError
-from chefmate.graph import Node
+from chefmate.graph import Node, leave_out
 from chefmate.workers import die_with_parent
 from chefmate.workspace import executable
 
@@ -91,17 +90,16 @@ class Supervisor:
             logs: folder for one log file per node; None lets the nodes write to this terminal.
 
         Raises:
-            WorkspaceError: an executable of this package is missing.
+            WorkspaceError: an executable of this package, or one that was asked for, is missing.
         """
         self._say = say
         self._folder = tempfile.TemporaryDirectory(prefix="chefmate-")
         self.children: list[Child] = []
         for node in nodes:
             path = executable(node.package, node.executable)
-            if path is None and node.ros_only:
-                continue
             if path is None:
-                raise WorkspaceError(f"{node.executable} of {node.package} is not built, run: make setup")
+                leave_out(node)
+                continue
             log = logs / f"{node.name}.log" if logs else None
             environment = {**os.environ, "PYTHONUNBUFFERED": "1", **node.environment}
             command = [str(path), *node.arguments, "--ros-args", *self._ros_arguments(node)]
@@ -155,9 +153,10 @@ class Supervisor:
     def _on_exit(self, child: Child, now: float) -> None:
         what = f"{child.node.name} ended ({describe_exit(child.exit_code or 0)})"
         if child.node.required:
-            self.failure = f"{what}; the graph cannot go on without it"
-            if child.log:
-                self.failure += f"\n{last_error(child.log)}"
+            if not self.failure:  # what follows it may be its doing
+                self.failure = f"{what}; the graph cannot go on without it"
+                if child.log:
+                    self.failure += f"\n{last_error(child.log)}"
             return
         if child.node.respawn:
             if now - child.started > STEADY:
@@ -172,14 +171,16 @@ class Supervisor:
     def stop(self, hurry: Callable[[], bool] = lambda: False) -> dict[str, int]:
         """Stops everything in order and returns the exit codes by node name; safe to call twice.
 
+        Of processes that ran until now: the death of a required one is `failure`, the others' have been said.
+
         hurry: looked at meanwhile; once it is true, each process is told a second time, by SIGTERM. The arm
         then holds where it is instead of parking.
         """
         codes: dict[str, int] = {}
-        for order in sorted({child.node.stop_order for child in self.children}):
-            group = [child for child in self.children if child.node.stop_order == order]
+        ending = [child for child in self.children if not self._ended_before(child)]
+        for order in sorted({child.node.stop_order for child in ending}):
+            group = [child for child in ending if child.node.stop_order == order]
             for child in group:
-                child.restart_at = None
                 if child.alive and child.process:
                     child.process.send_signal(signal.SIGINT)
             began, hurried = time.monotonic(), False
@@ -201,9 +202,20 @@ class Supervisor:
                         child.process.wait(LOOK)
                     except subprocess.TimeoutExpired:
                         continue
-                codes[child.node.name] = child.process.returncode
+                codes[child.node.name] = child.exit_code = child.process.returncode
         self._folder.cleanup()
         return codes
+
+    def _ended_before(self, child: Child) -> bool:
+        """Whether the graph has done without this process since before it was to end; said at last here."""
+        child.restart_at = None
+        if child.process is None or child.exit_code is not None:
+            return True
+        if child.alive or child.node.required:
+            return False
+        child.exit_code = child.process.returncode
+        self._say(f"{child.node.name} ended ({describe_exit(child.exit_code)})")
+        return True
 
     def run(self, until: Callable[[], bool] = lambda: False, period: float = 0.05) -> bool:
         """Polls until `until()` is true (returns True) or the graph must end (returns False)."""

@@ -17,7 +17,10 @@ from chefmate.workspace import share_folder
 
 
 def up(values: Mapping[str, str]) -> int:
-    """Runs the graph in the caller's domain until ctrl-C (exit code 0) or a required node's death (1)."""
+    """Runs the graph in the caller's domain until ctrl-C (exit code 0) or a required node's death (1).
+
+    A node that died and was started again, or was not needed, is no failure; one that fails at ctrl-C is.
+    """
     nodes = graph.describe(values, share_folder())
     with interruptible() as interrupt:
         supervisor = Supervisor(nodes, say)

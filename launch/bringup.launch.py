@@ -34,9 +34,13 @@ def start_graph(context: LaunchContext) -> list[launch_ros.actions.Node]:
     """The nodes for the arguments as given."""
     values = {name: LaunchConfiguration(name).perform(context) for name in graph.DEFAULTS}
     share = Path(get_package_share_directory("chefmate"))
-    return [
-        action(node) for node in graph.describe(values, share) if not node.ros_only or installed(node.package)
-    ]
+    actions = []
+    for node in graph.describe(values, share):
+        if installed(node.package):
+            actions.append(action(node))
+        else:
+            graph.leave_out(node)
+    return actions
 
 
 def action(node: graph.Node) -> launch_ros.actions.Node:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from chefmate import graph
-from chefmate.errors import ArgumentError
+from chefmate.errors import ArgumentError, WorkspaceError
 from chefmate_policy.sequencer.recipes import RecipeError
 
 ROOT = Path(__file__).parents[2]
@@ -256,6 +256,15 @@ def test_launch_file_starts_the_nodes_of_the_graph(
         assert bool(named["on_exit"]) == node.required
         assert named["additional_env"] == dict(node.environment)
         assert named["prefix"] == (f"nice -n {node.niceness}" if node.niceness else None)
+
+
+def test_launch_says_what_to_install_for_rviz(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, _ = load_launch_file(monkeypatch)
+    monkeypatch.setattr(module, "installed", lambda package: package == "chefmate")
+    with pytest.raises(WorkspaceError, match=r"rviz:=true needs rviz2.*apt install ros-\w+-rviz2"):
+        module.start_graph({**graph.DEFAULTS, "rviz": "true"})
+    started = [action.named["name"] for action in module.start_graph(dict(graph.DEFAULTS))]
+    assert "arm" in started and "robot_state_publisher" not in started
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,48 @@ def test_killed_camera_is_named_by_its_signal_and_starts_again(journal: Callable
     assert "killed by SIGKILL" in lines[0]
 
 
+@pytest.mark.parametrize("respawn", [True, False])
+def test_a_death_that_the_graph_went_on_without_is_no_failure_of_its_end(
+    journal: Callable[[], list[str]], respawn: bool
+) -> None:
+    lines: list[str] = []
+    supervisor = Supervisor([fake("camera", respawn=respawn), fake("arm", required=True)], lines.append)
+    supervisor.start()
+    supervisor.run(until(lambda: len(journal()) == 2))
+    camera = supervisor.child("camera")
+    assert camera is not None and camera.process is not None
+    camera.process.kill()
+    assert supervisor.run(until(lambda: bool(lines))), "seen, and in its backoff if it is to start again"
+    assert supervisor.stop() == {"arm": 0}
+    assert not supervisor.failure
+
+
+def test_a_death_that_only_the_end_sees_is_said(journal: Callable[[], list[str]]) -> None:
+    lines: list[str] = []
+    supervisor = Supervisor([fake("camera", respawn=True), fake("arm", required=True)], lines.append)
+    supervisor.start()
+    supervisor.run(until(lambda: len(journal()) == 2))
+    for child in supervisor.children:
+        assert child.process is not None
+        child.process.kill()
+        child.process.wait()
+    assert supervisor.stop() == {"arm": -signal.SIGKILL}, "a required node's death is no end in order"
+    assert lines == ["camera ended (killed by SIGKILL)"]
+
+
+def test_the_first_death_of_a_required_node_is_the_failure(journal: Callable[[], list[str]]) -> None:
+    supervisor = Supervisor([fake(name, required=True) for name in ("kitchen", "arm")], lambda _: None)
+    supervisor.start()
+    supervisor.run(until(lambda: len(journal()) == 2))
+    for child in supervisor.children:
+        assert child.process is not None
+        child.process.kill()
+        child.process.wait()
+        assert not supervisor.poll()
+    supervisor.stop()
+    assert supervisor.failure.startswith("kitchen ended")
+
+
 def test_arm_is_stopped_after_its_commanders_and_the_twin_last(journal: Callable[[], list[str]]) -> None:
     nodes = [fake("kitchen", stop_order=2), fake("arm", stop_order=1), fake("policy"), fake("sequencer")]
     supervisor = Supervisor(nodes, lambda line: None)
@@ -145,6 +188,13 @@ def test_killed_supervisor_leaves_no_process(journal: Callable[[], list[str]]) -
 def test_missing_executable_says_what_to_run() -> None:
     with pytest.raises(WorkspaceError, match="make setup"):
         Supervisor([Node("arm", "no_such_node")], lambda line: None)
+
+
+def test_a_node_of_a_ros_install_is_left_out_unless_it_was_asked_for() -> None:
+    absent = Node("rviz2", "rviz2", package="absent_rviz2", ros_only=True)
+    assert Supervisor([absent], lambda line: None).children == []
+    with pytest.raises(WorkspaceError, match=r"rviz:=true needs .* apt install ros-\w+-absent-rviz2"):
+        Supervisor([replace(absent, asked_for="rviz:=true")], lambda line: None)
 
 
 def test_restarted_node_gets_its_restart_parameters(journal: Callable[[], list[str]]) -> None:

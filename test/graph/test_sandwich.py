@@ -84,12 +84,21 @@ def children_of(pid: int) -> list[str]:
     return found
 
 
-def test_up_exits_0_on_ctrl_c_and_names_its_domain(
+def kill_child(pid: int, executable: str) -> None:
+    """kill -9 for the child that runs this executable."""
+    running = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children_of(pid)}
+    (found,) = [child for child, command in running.items() if executable in command]
+    os.kill(int(found), signal.SIGKILL)
+
+
+def test_up_exits_0_on_ctrl_c_also_after_a_restart_and_names_its_domain(
     start_process: Callable[..., Any], ros_domain: int
 ) -> None:
     graph = start_process([*CHEFMATE, "up", "seed:=2"])
     graph.until_output(f"ROS_DOMAIN_ID={ros_domain}", 30)
     graph.until_output("frames flow", 60)
+    kill_child(graph.pid, "perception_node")
+    graph.until_output("perception ended (killed by SIGKILL); it starts again", 30)
     assert graph.stop(signal.SIGINT, 40) == 0, graph.output
 
 
