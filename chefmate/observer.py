@@ -89,6 +89,13 @@ class Observer:
         if self._image_wanted_after is not None and stamp >= self._image_wanted_after:
             self.scene = image_to_rgb(message)
 
+    def policy_fault(self) -> str:
+        """Why the policy cannot begin (it could not be loaded, say), which nothing but a new start mends; ""
+        while it may."""
+        if self.policy is None or self.policy.state != PolicyStatus.FAULT:
+            return ""
+        return f"the policy is FAULT: {self.policy.reason}"
+
     def request_scene(self) -> None:
         """Asks for a scene camera frame that is captured after this call; it comes in `scene`."""
         self.scene = None

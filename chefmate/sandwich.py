@@ -28,6 +28,7 @@ from chefmate.errors import ArgumentError, ChefmateError
 from chefmate.interrupting import Interrupt, interruptible
 from chefmate.progress import StepLines, progress
 from chefmate.supervisor import Supervisor
+from chefmate.trouble import PolicyTrouble
 from chefmate.workspace import share_folder
 from chefmate_policy.errors import PolicyError
 
@@ -153,24 +154,27 @@ class Job:
         observer = Observer(client.node)
         client.on_idle = self.check
         self.say("waiting for arm, cameras, policy, perception and sequencer")
-        ready = self.wait(
-            client.spin,
-            lambda: observer.sequencer is not None and observer.sequencer.state == SequencerStatus.IDLE,
-            READY_PATIENCE,
-        )
-        if not ready:
+
+        def ready() -> bool:
+            if fault := observer.policy_fault():
+                raise ChefmateError(fault)
+            return observer.sequencer is not None and observer.sequencer.state == SequencerStatus.IDLE
+
+        if not self.wait(client.spin, ready, READY_PATIENCE):
             why = observer.sequencer.reason if observer.sequencer else "the sequencer has not been heard"
             self.report.reason = self.report.reason or f"not ready within {READY_PATIENCE:g} s: {why}"
             return
         lines = StepLines(self.say)
-        # A fault waits for somebody who re-arms the arm, and a job has nobody.
-        fault = ""
+        # A fault waits for somebody who re-arms the arm or mends the policy, and a job has nobody.
+        fault, trouble = "", PolicyTrouble()
 
         def go_on() -> bool:
             nonlocal fault
-            arm = observer.arm
+            arm, policy = observer.arm, observer.policy
             if arm is not None and arm.state == ArmHealth.FAULT:
                 fault = fault or f"the arm is FAULT: {arm.reason}"
+            if policy is not None:
+                fault = fault or trouble.look(policy.state, policy.reason, time.monotonic())
             return not fault and self.check()
 
         client.on_idle = go_on

@@ -66,6 +66,8 @@ class TrialRunner:
 
         def ready() -> bool:
             status = self.observer.sequencer
+            if fault := self.observer.policy_fault():
+                raise ChefmateError(f"the graph is not ready: {fault}")
             return status is not None and status.state == SequencerStatus.IDLE
 
         if not self.wait(ready, seconds):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,13 @@ import cv2
 import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from chefmate import graph
+from chefmate.errors import ChefmateError
+from chefmate.interrupting import Interrupt
+from chefmate.sandwich import Job, Report
+from chefmate.supervisor import Supervisor
+from chefmate.workspace import share_folder
 
 pytestmark = [pytest.mark.graph, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
@@ -68,6 +76,18 @@ def test_interrupted_sandwich_exits_130_and_leaves_nothing_running(
     assert job.stop(signal.SIGINT, 40) == 130
     assert json.loads((out / "result.json").read_text())["outcome"] == "ABORTED"
     assert not children_of(job.pid)
+
+
+def test_a_policy_that_cannot_be_loaded_ends_the_job_with_its_reason(ros_domain: int, tmp_path: Path) -> None:
+    described = graph.describe({"policy": "tcp://localhost:99999"}, share_folder())
+    supervisor = Supervisor([node for node in described if node.name == "policy"], print, logs=tmp_path)
+    report = Report("cheese_sandwich", 0, "tcp://localhost:99999")
+    supervisor.start()
+    try:
+        with pytest.raises(ChefmateError, match=r"the policy is FAULT: .*tcp://localhost:99999"):
+            Job(supervisor, Interrupt(), report, print, time.monotonic()).run(tmp_path)
+    finally:
+        supervisor.stop()
 
 
 def children_of(pid: int) -> list[str]:
