@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from chefmate import graph
 from chefmate.errors import ArgumentError
 from chefmate.interrupting import interruptible
 from chefmate.progress import progress
-from chefmate.sandwich import INTERRUPTED
+from chefmate.sandwich import INTERRUPTED, relative, result_folder
 from chefmate.workspace import share_folder
 from chefmate_policy.intervals import rate, words
 
@@ -160,10 +159,10 @@ def bench_sandwich(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     without_result = 0
     interrupted = False
-    folder = options.out or Path("out") / datetime.now().strftime("bench-%Y-%m-%dT%H-%M-%S")
+    folder: Path = options.out or result_folder(None, "bench-")
     if taken := [seed for seed in seeds(options.seeds) if (folder / f"seed-{seed}").exists()]:
         raise ArgumentError(f"--out {folder} holds results of seed {taken[0]} already; name another folder.")
-    say(f"results and logs of each seed in {folder}")
+    say(f"results and logs of each seed in {relative(folder)}")
     with interruptible() as interrupt:
         for seed in seeds(options.seeds):
             out = folder / f"seed-{seed}"

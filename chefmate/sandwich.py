@@ -66,22 +66,18 @@ class Report:
 def sandwich(options: argparse.Namespace) -> int:
     """Runs the command; returns its exit code."""
     started = time.monotonic()
-    out: Path = options.out or Path("out") / datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
-    out = out.absolute()
-    ingredients = [step.ingredient for step in graph.recipe(options.recipe, share_folder()).steps]
-    try:
-        (out / "log").mkdir(parents=True)
-    except OSError as error:
-        raise ChefmateError(
-            f"result folder {out} cannot be made: {error.strerror}. Choose another with --out."
-        ) from None
-    say = progress(quiet=options.json)
+    values = {"seed": str(options.seed), "policy": options.policy}
+    # Whatever is wrong with the options is said before anything is made.
     if options.seed < 0:
         raise ArgumentError(f"--seed {options.seed} is negative.")
+    graph.check(values)
+    ingredients = [step.ingredient for step in graph.recipe(options.recipe, share_folder()).steps]
+    say = progress(quiet=options.json)
     report = Report(options.recipe, options.seed, options.policy, plate_by_recipe=ingredients)
     with free_domain() as domain, interruptible() as interrupt:
+        out = result_folder(options.out)
+        (out / "log").mkdir()
         isolate(domain, out)
-        values = {"seed": str(options.seed), "policy": options.policy}
         if not options.no_record:
             values["record"] = str(out / "bag")
         supervisor = Supervisor(graph.describe(values, share_folder()), say, logs=out / "log")
@@ -108,6 +104,36 @@ def sandwich(options: argparse.Namespace) -> int:
     if interrupt.asked:
         return INTERRUPTED
     return 0 if report.success else 1
+
+
+def result_folder(given: Path | None, prefix: str = "") -> Path:
+    """Makes a folder for results; returns its absolute path.
+
+    Args:
+        given: the folder, new or empty; None: out/<time>, with a number behind it where that one is taken.
+        prefix: before the time.
+
+    Raises:
+        ArgumentError: something is in it.
+        ChefmateError: it cannot be made.
+    """
+    stem = Path("out").absolute() / f"{prefix}{datetime.now():%Y-%m-%dT%H-%M-%S}"
+    folder = stem if given is None else given.absolute()
+    number = 1
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=given is not None)
+        except OSError as error:
+            if given is None and isinstance(error, FileExistsError):
+                number += 1
+                folder = stem.with_name(f"{stem.name}-{number}")
+                continue
+            raise ChefmateError(
+                f"result folder {folder} cannot be made: {error.strerror}. Choose another with --out."
+            ) from None
+        if any(folder.iterdir()):
+            raise ArgumentError(f"--out {given} is not empty; name a new folder.")
+        return folder
 
 
 def isolate(domain: int, folder: Path) -> None:

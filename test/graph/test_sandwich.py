@@ -17,9 +17,9 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from chefmate import graph
-from chefmate.errors import ChefmateError
+from chefmate.errors import ArgumentError, ChefmateError
 from chefmate.interrupting import Interrupt
-from chefmate.sandwich import Job, Report
+from chefmate.sandwich import Job, Report, result_folder
 from chefmate.supervisor import Supervisor
 from chefmate.workspace import share_folder
 
@@ -131,6 +131,8 @@ def test_up_exits_0_on_ctrl_c_also_after_a_restart_and_names_its_domain(
         (["up", "--arm", "/dev/ttyNONE"], "scene_camera must be given", 2),
         (["up", "--recipe", "no_such_sandwich"], "known are: cheese_sandwich", 2),
         (["sandwich", "no_such_sandwich"], "known are: cheese_sandwich", 2),
+        (["sandwich", "--seed", "-1"], "negative", 2),
+        (["sandwich", "--policy", "nowhere"], "neither expert", 2),
         (["bench", "sandwich", "--recipe", "no_such_sandwich"], "known are: cheese_sandwich", 2),
         (["bench", "twin", "--seconds", "-1"], "between 1 and 600", 2),
         (["say", "bread", "--namespace", "a b"], "not a ROS name", 2),
@@ -138,13 +140,30 @@ def test_up_exits_0_on_ctrl_c_also_after_a_restart_and_names_its_domain(
         (["frobnicate"], "invalid choice", 2),
     ],
 )
-def test_wrong_use_gets_one_clear_error(
-    start_process: Callable[..., Any], ros_domain: int, arguments: list[str], message: str, code: int
+def test_wrong_use_gets_one_clear_error_and_leaves_nothing(
+    start_process: Callable[..., Any],
+    ros_domain: int,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    code: int,
 ) -> None:
-    job = start_process([*CHEFMATE, *arguments], env={"ROS_DOMAIN_ID": str(ros_domain)})
+    job = start_process([*CHEFMATE, *arguments], env={"ROS_DOMAIN_ID": str(ros_domain)}, cwd=tmp_path)
     assert job.wait(60) == code, job.output
     assert message in job.output
     assert "Traceback" not in job.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_jobs_of_one_second_get_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = {result_folder(None) for _ in range(20)}
+    assert len(folders) == 20 and all(folder.parent == tmp_path / "out" for folder in folders)
+    taken = folders.pop()
+    assert result_folder(taken) == taken, "an empty one"
+    (taken / "result.json").write_text("{}")
+    with pytest.raises(ArgumentError, match="is not empty"):
+        result_folder(taken)
 
 
 def test_up_with_a_missing_port_ends_with_the_arms_error(
