@@ -34,6 +34,7 @@ class Observer:
         """Subscribes on `node`, in its namespace."""
         self._node = node
         self._image_wanted_after: int | None = None
+        self._image: Image | None = None
         self.scene: NDArray[np.uint8] | None = None
         self.truth: WorkcellState | None = None
         self.sequencer: SequencerStatus | None = None
@@ -60,6 +61,14 @@ class Observer:
         for subscription, keep in self._polled:
             for message, _ in take_all(subscription):
                 keep(message)
+        if self._image_wanted_after is not None:
+            self._take_image()
+            image = self._image
+            if (
+                image is not None
+                and Time.from_msg(image.header.stamp).nanoseconds >= self._image_wanted_after
+            ):
+                self.scene = image_to_rgb(image)
 
     def _on_truth(self, message: WorkcellState) -> None:
         self.truth = message
@@ -84,11 +93,6 @@ class Observer:
                 if value.key == "real_time_factor":
                     self.real_time_factors.append(float(value.value))
 
-    def _on_image(self, message: Image) -> None:
-        stamp = Time.from_msg(message.header.stamp).nanoseconds
-        if self._image_wanted_after is not None and stamp >= self._image_wanted_after:
-            self.scene = image_to_rgb(message)
-
     def policy_fault(self) -> str:
         """Why the policy cannot begin (it could not be loaded, say), which nothing but a new start mends; ""
         while it may."""
@@ -96,14 +100,26 @@ class Observer:
             return ""
         return f"the policy is FAULT: {self.policy.reason}"
 
+    def watch_scene(self) -> None:
+        """From here on DDS keeps the newest frame of the scene camera for `last_scene`."""
+        if self._images is None:
+            newest = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
+            self._images = polled_subscription(self._node, Image, "scene_camera/image_raw", newest)
+
     def request_scene(self) -> None:
         """Asks for a scene camera frame that is captured after this call; it comes in `scene`."""
+        self.watch_scene()
         self.scene = None
         self._image_wanted_after = self._node.get_clock().now().nanoseconds
-        if self._images is None:
-            self._images = self._node.create_subscription(
-                Image, "scene_camera/image_raw", self._on_image, qos_profile_sensor_data
-            )
+
+    def last_scene(self) -> NDArray[np.uint8] | None:
+        """The newest frame that came, also of a camera that has ended since; None: none was seen."""
+        self._take_image()
+        return None if self._image is None else image_to_rgb(self._image)
+
+    def _take_image(self) -> None:
+        for message, _ in take_all(self._images) if self._images is not None else ():
+            self._image = message
 
     def truth_after(self, moment_ns: int) -> WorkcellState | None:
         """The truth if it is newer than this ROS time (ns)."""

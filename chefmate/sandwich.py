@@ -33,6 +33,7 @@ from chefmate.workspace import share_folder
 from chefmate_policy.errors import PolicyError
 
 if TYPE_CHECKING:
+    from chefmate.observer import Observer
     from chefmate_policy.sequencer.client import SandwichClient
 
 READY_PATIENCE = 90.0  # s; a first start simplifies meshes
@@ -165,7 +166,7 @@ class Job:
         )
 
     def run(self, out: Path) -> None:
-        """Fills the report; the folder receives the picture."""
+        """Fills the report; the folder receives the last picture that was seen, however the job ends."""
         from chefmate.ros import joined
         from chefmate_policy.sequencer.client import SandwichClient
 
@@ -173,11 +174,25 @@ class Job:
             self._run(client, out)
 
     def _run(self, client: SandwichClient, out: Path) -> None:
-        from chefmate_msgs.msg import ArmHealth, SequencerStatus
-
         from chefmate.observer import Observer, stack
 
         observer = Observer(client.node)
+        observer.watch_scene()
+        try:
+            self._make(client, observer)
+        finally:
+            if observer.truth is not None:
+                self.report.plate_by_truth = stack(observer.truth)
+            scene = observer.last_scene()
+            if scene is not None:
+                cv2.imwrite(str(out / "sandwich.png"), cv2.cvtColor(scene, cv2.COLOR_RGB2BGR))
+                self.say(f"picture: {relative(out / 'sandwich.png')}")
+
+    def _make(self, client: SandwichClient, observer: Observer) -> None:
+        from chefmate_msgs.msg import ArmHealth, SequencerStatus
+
+        from chefmate.observer import stack
+
         client.on_idle = self.check
         self.say("waiting for arm, cameras, policy, perception and sequencer")
 
@@ -234,12 +249,7 @@ class Job:
 
         self.wait(client.spin, agrees, SCENE_PATIENCE)
         truth = observer.truth_after(moment)
-        if truth is not None:
-            self.report.plate_by_truth = stack(truth)
-            self.report.truth_agrees = self.report.plate_by_truth == self.report.plate_by_recipe
-        if observer.scene is not None:
-            cv2.imwrite(str(out / "sandwich.png"), cv2.cvtColor(observer.scene, cv2.COLOR_RGB2BGR))
-            self.say(f"picture: {relative(out / 'sandwich.png')}")
+        self.report.truth_agrees = truth is not None and stack(truth) == self.report.plate_by_recipe
 
     def check(self) -> bool:
         """Looks after the processes; False when the job must end (the report says why)."""

@@ -13,12 +13,15 @@ from typing import Any
 
 import cv2
 import pytest
+from rclpy.qos import qos_profile_sensor_data
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from sensor_msgs.msg import Image
 
 from chefmate import graph
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate.interrupting import Interrupt
+from chefmate.observer import Observer
 from chefmate.sandwich import Job, Report, result_folder
 from chefmate.supervisor import Supervisor
 from chefmate.workspace import share_folder
@@ -67,15 +70,36 @@ def read_bag(folder: Path) -> tuple[dict[str, int], list[str]]:
     return counts, texts
 
 
-def test_interrupted_sandwich_exits_130_and_leaves_nothing_running(
-    start_process: Callable[..., Any], tmp_path: Path
+def test_interrupted_sandwich_exits_130_leaves_its_picture_and_nothing_running(
+    start_process: Callable[..., Any], listener: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     job = start_process([*CHEFMATE, "sandwich", "--out", str(out), "--no-record"])
-    job.until_output("waiting for arm", 60)
+    log = out / "log" / "sequencer.log"
+    listener.until(lambda: log.exists() and "RUNNING watching" in log.read_text(), 90, "a step in progress")
     assert job.stop(signal.SIGINT, 40) == 130
     assert json.loads((out / "result.json").read_text())["outcome"] == "ABORTED"
+    picture = cv2.imread(str(out / "sandwich.png"))
+    assert picture.shape == (480, 640, 3) and picture.std() > 10
     assert not children_of(job.pid)
+
+
+def test_the_last_picture_outlives_its_camera(listener: Any) -> None:
+    observer = Observer(listener.node)
+    assert observer.last_scene() is None
+    observer.watch_scene()
+    camera = listener.publisher("scene_camera/image_raw", Image, qos_profile_sensor_data)
+    image = Image(height=2, width=2, encoding="rgb8", step=6, data=bytes(range(12)))
+    camera.publish(image)
+    listener.spin(0.5)
+    listener.node.destroy_publisher(camera)
+    listener.spin(0.5)
+    scene = observer.last_scene()
+    assert scene is not None and scene.tobytes() == bytes(range(12))
+    assert observer.last_scene() is not None, "again"
+    observer.request_scene()
+    listener.spin(0.3)
+    assert observer.scene is None, "that one is older than the request"
 
 
 def test_a_policy_that_cannot_be_loaded_ends_the_job_with_its_reason(ros_domain: int, tmp_path: Path) -> None:
