@@ -29,30 +29,47 @@ ROOT = Path(__file__).resolve().parents[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Folders of tests that processes, ptys and clocks decide.
-REAL_TIME = {
-    "arm",
-    "camera",
-    "campaign",
-    "chefmate",
-    "data",
-    "feetech",
-    "graph",
-    "inference",
-    "kitchen",
-    "perception",
+# Tests that a clock, DDS or a serial line decides, by folder; "" is the whole folder. So are all with one of
+# REAL_TIME_FIXTURES. They run alone and, on failure, again; every other test runs once, beside others.
+REAL_TIME: dict[str, tuple[str, ...]] = {
+    "arm": ("test_calibration", "test_loop", "test_loop_bench", "test_torque"),
+    "camera": ("",),
+    "campaign": ("",),
+    "chefmate": ("test_arm_commands", "test_doctor", "test_supervisor", "test_terminal"),
+    "data": ("test_bag", "test_record", "test_recorder"),
+    "feetech": ("",),
+    "graph": ("",),
+    "inference": (
+        "test_policy_bench",
+        "test_policy_graph_benches",
+        "test_seams_bench",
+        "test_server_backend",
+    ),
+    "kitchen": ("test_render", "test_shared_state"),
+    "obedience": ("test_study_steps",),
+    "ros": ("",),
+    "teleop": ("",),
 }
-REAL_TIME |= {"ros", "sequencer", "teleop"}
+REAL_TIME_FIXTURES = {"port", "ros_domain"}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real-time tests run up to three times: other machines' work may take both cores for a second.
+    """Marks the real-time tests, and has them run up to three times: other machines' work may take both cores
+    for a second.
 
     Such tests assert times of some 0.3 s, or a servo's answer within 20 ms. A defect fails all three times;
-    the report names every rerun.
+    the summary names every test that was run again.
     """
     for item in items:
-        if item.path.parent.name in REAL_TIME:
+        names = REAL_TIME.get(item.path.parent.name, ())
+        if (
+            item.path.stem in names
+            or "" in names
+            or REAL_TIME_FIXTURES & set(getattr(item, "fixturenames", ()))
+        ):
+            item.add_marker("real_time")
+        if item.get_closest_marker("real_time"):
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=2.0))
 
 

@@ -31,7 +31,6 @@ from chefmate_driver.feetech.registers import FEEDBACK_SIZE
 from chefmate_driver.feetech.timing import SlowCause, TimingReport
 
 # As for tests with processes: other work may keep the emulated servos silent for a tenth of a second.
-pytestmark = pytest.mark.flaky(reruns=2, reruns_delay=2.0)
 POSE = [0.1, -0.6, 0.5, 0.4, 0.0, 0.3]
 
 

@@ -33,7 +33,6 @@ def test_one_missed_cycle_more_than_the_bare_loop_is_allowed() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.flaky(reruns=2, reruns_delay=2.0)
 def test_the_node_is_measured_at_the_pty() -> None:
     figures = measure_loop(100.0, 2.0, busy=True)
     assert figures.driver.cycles + figures.driver.missed == pytest.approx(200, abs=1)

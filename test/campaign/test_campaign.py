@@ -35,7 +35,6 @@ TIMELESS = {
     "position", "table", "torque value", "torque limit", "eeprom", "unlock", "register", "broadcast",
     "stranger", "partial goal", "instruction", "layout",
 }  # fmt: skip
-REAL_TIME = pytest.mark.flaky(reruns=2, reruns_delay=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,6 @@ def test_a_thousand_seeds_give_every_class_fifty_runs() -> None:
 # A driver that breaks its promises
 
 
-@REAL_TIME
 def test_a_filter_with_wrong_limits_is_found_out(
     carry: Callable[[int], Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +105,6 @@ def test_a_filter_with_wrong_limits_is_found_out(
     assert any(text.startswith("acceleration") for text in result.violations)
 
 
-@REAL_TIME
 def test_a_driver_that_overlooks_a_silent_servo_is_found_out(
     carry: Callable[[int], Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:

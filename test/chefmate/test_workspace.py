@@ -36,7 +36,7 @@ NOT_IMPORTED = {
     "ros2launch",
     "rviz2",
 }
-TOOLS = {"mypy", "pytest_rerunfailures", "ruff"}
+TOOLS = {"mypy", "pytest_rerunfailures", "pytest_xdist", "ruff"}
 THROUGH_OTHERS = {"tensorboard"}  # torch.utils.tensorboard imports it
 ON_A_GPU = {"bitsandbytes"}  # asked for by `optimizer: adamw-8bit` alone, which says how to install it
 

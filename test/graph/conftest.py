@@ -29,6 +29,7 @@ LATCHED = QoSProfile(
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 STARTED = 90.0  # s for a cold start
 MOVING = 0.2  # rad/s of the fastest joint
+STILL, STILL_FOR = 0.03, 0.2  # rad/s, s
 READY = (SequencerStatus.IDLE, SequencerStatus.RUNNING)
 
 
@@ -42,7 +43,7 @@ class Graph:
         self.values = values
         run = f"test{os.getpid()}"
         self.nodes = graph.describe(values, share_folder(), run=run)
-        self.memory = graph.twin_names(values.get("namespace", ""), run)[1]
+        self.port, self.memory = graph.twin_names(values.get("namespace", ""), run)
         self.supervisor = Supervisor(self.nodes, self.lines.append, logs=logs)
         self.logs = logs
         self.joints = listener.subscribe("joint_states", JointState, qos_profile_sensor_data)
@@ -135,6 +136,25 @@ class Graph:
             return np.array(sample.qpos[:6])
         finally:
             reader.close()
+
+    def until_the_twin_stands(self, seconds: float) -> float:
+        """Waits until the physics say that the joints stand, at most this long; returns when that began."""
+        reader = StateReader(self.memory)
+        deadline = time.monotonic() + seconds
+        try:
+            seen: list[tuple[float, NDArray[np.float64]]] = []
+            while time.monotonic() < deadline:
+                sample = reader.read()
+                assert sample is not None
+                seen.append((time.monotonic(), np.array(sample.qpos[:6])))
+                moved = [np.abs(pose - seen[-1][1]).max() > STILL_FOR * STILL for _, pose in seen]
+                began = seen[len(moved) - moved[::-1].index(True) if True in moved else 0][0]
+                if seen[-1][0] - began > STILL_FOR:
+                    return began
+                time.sleep(0.004)
+        finally:
+            reader.close()
+        pytest.fail(f"the twin's joints did not stand within {seconds:g} s")
 
 
 @pytest.fixture

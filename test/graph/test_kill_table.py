@@ -15,11 +15,16 @@ import numpy as np
 import pytest
 from chefmate_msgs.msg import ArmHealth, PolicyStatus, SequencerStatus
 
+from chefmate_driver.feetech.bus import FeetechBus
+
 pytestmark = [pytest.mark.graph, pytest.mark.timeout(240)]
 BREAD = "pick up the bread and put it into the white plate"
 STILL = 0.03  # rad/s
 LEASE, BRAKING, LATENCY = 0.3, 0.3, 0.4  # s; arm/health comes at 10 Hz
 INSTRUCTION_LEASE = 1.0  # s
+CYCLE, SETTLING = 0.01, 0.2  # s: of the arm node's goals; of the servos at the last one
+SERVOS = (1, 2, 3, 4, 5, 6)
+REACHED = 23  # ticks of 2 pi / 4096, 2 degrees: a loaded servo stands that far from its goal
 
 
 def moving_graph(start_graph: Callable[..., Any], recipe: bool = False) -> Any:
@@ -93,13 +98,21 @@ def test_killed_arm_node_leaves_the_servos_holding_and_ends_the_graph(
     start_graph: Callable[..., Any],
 ) -> None:
     graph = moving_graph(start_graph)
-    graph.kill("arm")
-    # One cycle of goal is left on the servos; the twin shows what they do.
-    graph.listener.spin(0.5)
+    killed_at = graph.kill("arm")
+    # Nobody commands any more: the twin shows what the servos do, and the port is free to ask them.
+    took = graph.until_the_twin_stands(2.0) - killed_at
+    print(f"the arm stood {took:.3f} s after its node was killed")
+    assert took <= CYCLE + SETTLING, f"the arm moved for {took:.3f} s"
     pose = graph.joints_of_the_twin()
-    graph.listener.spin(1.0)
+    with FeetechBus(graph.port) as bus:
+        goals = bus.sync_read("goal_position", SERVOS)
+        assert set(bus.sync_read("torque_enable", SERVOS).values()) == {1}
+        graph.listener.spin(1.0)
+        assert bus.sync_read("goal_position", SERVOS) == goals, "the last goal stands"
+        present = bus.sync_read("present_position", SERVOS)
     assert np.abs(graph.joints_of_the_twin() - pose).max() < 0.01
-    assert np.abs(pose).max() > 0.1, "a limp arm would lie at its stops"
+    off = {servo: abs(goals[servo] - present[servo]) for servo in SERVOS}
+    assert max(off.values()) <= REACHED, f"ticks from the last goal: {off}"
     assert not graph.supervisor.run(period=0.01)
     assert "arm ended (killed by SIGKILL)" in graph.supervisor.failure
 

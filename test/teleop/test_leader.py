@@ -27,7 +27,6 @@ from chefmate_ros.share import share_file
 
 FOLLOWER = read_calibration(share_file("config", "calibration", "twin.json"))
 # As for tests with processes: other work may keep the emulated servos silent for a tenth of a second.
-pytestmark = pytest.mark.flaky(reruns=2, reruns_delay=2.0)
 TICK = 2e-3  # rad, about one servo tick
 
 
