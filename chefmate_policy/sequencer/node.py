@@ -74,7 +74,11 @@ PARAMETERS = (
         "perception's workcell file, whose ingredients recipes may name; empty: the twin's "
         "(config/workcell_twin.yaml); any: no bound, for another perception node",
     ),
-    Parameter("progress_file", "", "where progress is kept; empty: $XDG_STATE_HOME/chefmate/progress.json"),
+    Parameter(
+        "progress_file",
+        "",
+        "where progress is kept; empty: $XDG_STATE_HOME/chefmate/domain_N/NAMESPACE/progress.json",
+    ),
     Parameter("clear_view_service", "arm/home", "std_srvs/Trigger called when the resting arm hides a zone"),
     Parameter(
         "perception_timeout",
@@ -134,7 +138,8 @@ class SequencerNode(Node):  # type: ignore[misc]
         self._core = Sequencer(Limits(**{key: values[key] for key in vars(DEFAULTS)}))
         self._own = OwnInstructions()
         self._book = RecipeBook.open(values["recipe_folder"], values["workcell"])
-        self._file = ProgressFile(Path(values["progress_file"] or default_path(self.get_namespace())))
+        place = default_path(self.get_namespace(), self.context.get_domain_id())
+        self._file = ProgressFile(Path(values["progress_file"] or place))
         self._progress_fault = ""
         self._autostart = str(values["recipe"])
         self._last_status = ("", "", "", "")

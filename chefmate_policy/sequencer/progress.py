@@ -213,9 +213,13 @@ def _count(data: dict[str, Any], key: str, largest: int = 2**31 - 1) -> int:
     return value
 
 
-def default_path(namespace: str) -> Path:
-    """State file of one sequencer: $XDG_STATE_HOME/chefmate/progress[_namespace].json."""
+def default_path(namespace: str, domain: int) -> Path:
+    """State file of one sequencer: $XDG_STATE_HOME/chefmate/domain_N/NAMESPACE/progress.json.
+
+    Args:
+        namespace: of the node, "/" for none; a folder for each of its parts, so that no two share a file.
+        domain: ROS_DOMAIN_ID. Graphs of two domains do not see each other, but they share this machine.
+    """
     state = os.environ.get("XDG_STATE_HOME", "").strip()
     folder = Path(state) if state else Path.home() / ".local" / "state"
-    tag = namespace.strip("/").replace("/", "_")
-    return folder / "chefmate" / (f"progress_{tag}.json" if tag else "progress.json")
+    return folder / "chefmate" / f"domain_{domain}" / namespace.strip("/") / "progress.json"

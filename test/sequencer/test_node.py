@@ -24,6 +24,7 @@ from std_srvs.srv import Trigger
 
 from chefmate_policy.perception.messages import to_message
 from chefmate_policy.perception.workcell import HOLDER, PLATE, SeenObject, Workcell
+from chefmate_policy.sequencer.progress import default_path
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 BREAD, CHEESE = "pick up the bread", "pick up the cheese"
@@ -307,13 +308,19 @@ def test_killed_and_started_again_with_a_recipe_it_offers_and_starts_nothing(
 
 @pytest.mark.parametrize("change", [{"step": 9}, {"step": "1"}, {"holder": {"bread": -1}}])
 def test_damaged_progress_is_kept_aside_and_the_sequencer_lives(
-    kitchen: Kitchen, start: Any, tmp_path: Path, change: dict[str, Any]
+    kitchen: Kitchen,
+    start: Any,
+    tmp_path: Path,
+    ros_domain: int,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
 ) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     good = {"version": 1, "recipe": "test", "instructions": [BREAD, CHEESE], "step": 0, "plate": []}
-    file = tmp_path / "state" / "progress.json"
-    file.parent.mkdir()
+    file = default_path("/", ros_domain)
+    file.parent.mkdir(parents=True)
     file.write_text(json.dumps({**good, "holder": {}, "results": [], "finished": False, **change}))
-    node = start(recipe="test")
+    node = start(recipe="test", progress_file="''")
     kitchen.until_state("IDLE")
     node.until_output("IDLE: ready for a goal")
     kitchen.listener.spin(0.5)

@@ -137,10 +137,16 @@ def test_nothing_agrees_unseen_or_finished() -> None:
     assert not agrees(replace(PROGRESS, finished=True), workcell("bread"), "cheese")
 
 
-def test_the_state_folder_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_state_folder_is_the_users_with_a_file_for_each_domain_and_namespace(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert default_path("/") == tmp_path / "chefmate" / "progress.json"
-    assert default_path("/left/arm") == tmp_path / "chefmate" / "progress_left_arm.json"
+    assert default_path("/", 0) == tmp_path / "chefmate" / "domain_0" / "progress.json"
+    assert (
+        default_path("/left/arm", 7) == tmp_path / "chefmate" / "domain_7" / "left" / "arm" / "progress.json"
+    )
+    graphs = [("/", 0), ("/", 1), ("/left/arm", 0), ("/left_arm", 0), ("/left", 0), ("/left", 1)]
+    assert len({default_path(*graph) for graph in graphs}) == len(graphs)
 
 
 def test_each_published_pair_is_own_once() -> None:
