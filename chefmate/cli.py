@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chefmate import arm, card, data, graph, memory, obey_options, params, serve, study, train
+from chefmate import arm, card, data, graph, kitchen, memory, obey_options, params, serve, study, train
 from chefmate.errors import ArgumentError, ChefmateError
 from chefmate_driver.errors import DriverError
 from chefmate_policy.errors import PolicyError
@@ -49,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
         tell(commands.add_parser(verb, help=f"{verb} the recipe in progress"))
 
     arm.add(commands.add_parser("arm", help="set up, check, drive and stop the arm"))
+
+    kitchen.add(commands.add_parser("kitchen", help="lay the twin's table anew, or move a slice by hand"))
 
     data.add(commands.add_parser("data", help="what is in datasets"))
 

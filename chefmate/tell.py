@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`chefmate make`, `say`, `stop` and the sequencer's verbs: clients of a running graph."""
+"""`chefmate make`, `say`, `stop`, and the verbs of sequencer, arm and kitchen: clients of a running graph."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from chefmate.errors import ChefmateError
 from chefmate.interrupting import interruptible
+from chefmate.kitchen import request_of
 from chefmate.progress import StepLines, progress
 from chefmate.ros import joined
 from chefmate_policy.sequencer.client import SandwichClient
@@ -42,7 +43,11 @@ def command(options: argparse.Namespace) -> int:
             client.stop()
             answer = {"instruction": ""}
         elif options.command == "arm":
-            answer = {"message": call_arm(client, options.verb)}
+            said = ask(client, "arm", *ARM_SERVICES[options.verb])
+            answer = {"message": said.message or f"{options.verb}: done"}
+        elif options.command == "kitchen":
+            said = ask(client, "twin", *request_of(options))
+            answer = {"message": said.message} | ({"seed": said.seed} if options.verb == "reset" else {})
         else:
             answer = {"message": getattr(client, options.command)()}
         status = client.policy
@@ -52,18 +57,17 @@ def command(options: argparse.Namespace) -> int:
     return 0
 
 
-def call_arm(client: SandwichClient, verb: str) -> str:
-    """Calls a service of the arm node; returns what it says.
+def ask(client: SandwichClient, who: str, service: str, kind: Any, request: Any) -> Any:
+    """Calls a service of a node, which the message calls `who`; returns its response.
 
     Raises:
-        ChefmateError: no arm answers, or it refuses.
+        ChefmateError: nobody answers, or it refuses.
     """
-    service, kind, request = ARM_SERVICES[verb]
     caller = client.node.create_client(kind, service)
     try:
         if not caller.wait_for_service(PATIENCE):
             raise ChefmateError(
-                f"no arm serves {service}; is the graph up, in this ROS_DOMAIN_ID and namespace?"
+                f"no {who} serves {service}; is the graph up, in this ROS_DOMAIN_ID and namespace?"
             )
         answer = caller.call_async(request)
         deadline = time.monotonic() + PATIENCE
@@ -75,7 +79,7 @@ def call_arm(client: SandwichClient, verb: str) -> str:
         raise ChefmateError(f"{service} did not answer within {PATIENCE:g} s")
     if not answer.result().success:
         raise ChefmateError(f"{service}: {answer.result().message}")
-    return str(answer.result().message or f"{verb}: done")
+    return answer.result()
 
 
 def described(answer: dict[str, Any]) -> str:

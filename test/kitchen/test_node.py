@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -162,6 +163,40 @@ def test_a_killed_kitchen_silences_its_cameras_with_an_error_and_a_new_one_bring
     assert len(images) == heard
     Kitchen(start_process, tmp_path).started()
     listener.until(lambda: len(images) > heard + 10, 15.0, "frames of the new twin")
+
+
+def test_the_command_resets_and_places_and_says_what_is_refused(
+    tmp_path: Path, start_process: Callable[..., Any], listener: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from chefmate_msgs.msg import WorkcellState
+
+    from chefmate.cli import main
+
+    truths = listener.subscribe("kitchen/truth", WorkcellState)
+    Kitchen(start_process, tmp_path, seed=5).started()
+
+    def chefmate(*words: str) -> tuple[int, str]:
+        code = main(["kitchen", *words])
+        return code, "".join(capsys.readouterr())
+
+    def seen() -> set[tuple[str, str, int]]:
+        return {(o.ingredient, o.place, o.slot) for o in truths[-1].objects}
+
+    code, said = chefmate("reset", "--slots", "bread,,cheese", "--json")
+    assert (code, json.loads(said)["seed"]) == (0, 6)
+    assert json.loads(said)["message"] == "slots: bread_1, -, cheese_1, -, -"
+    listener.until(
+        lambda: truths and seen() == {("bread", "holder", 0), ("cheese", "holder", 2)}, 10.0, "the layout"
+    )
+    code, said = chefmate("place", "cheese", "holder", "--slot", "4")
+    assert (code, said) == (0, "cheese_1 is on its place: holder\n")
+    listener.until(
+        lambda: seen() == {("bread", "holder", 0), ("cheese", "holder", 4)}, 10.0, "the cheese in slot 4"
+    )
+    code, said = chefmate("place", "bread", "holder", "--slot", "4")
+    assert code == 1 and "kitchen/place: cannot put bread_1 into the holder: slot 4 is taken" in said
+    with pytest.raises(SystemExit, match="2"):
+        chefmate("reset", "--seed", "-3")
 
 
 @pytest.mark.parametrize(
