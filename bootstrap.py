@@ -5,6 +5,10 @@ Checks the machine before it downloads anything, installs missing system package
 (else prints the command), makes the virtual environment `.venv`, puts ROS 2 Jazzy into it as wheels unless a
 ROS 2 is sourced, and builds `chefmate_msgs` and `chefmate` with colcon. Doing it again does only what
 changed.
+
+On a sourced ROS 2 nobody may have called rosdep: each package and Python module that package.xml names is
+looked for, and what is missing is installed, through apt or into `.venv`, or named with the command that
+installs it.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ import subprocess
 import sys
 import sysconfig
 import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -30,6 +36,26 @@ SUPPORTED_ROS = ("jazzy", "kilted", "lyrical", "rolling")
 BUILD_MACHINE_PYTHON = re.compile(
     r"/opt/python/cp3\d+-cp3\d+/(include/python3\.\d+|lib/python3\.\d+/site-packages)"
 )
+
+# Python modules of wheels.txt's lines where they are not called like the package.
+MODULES = {
+    "colcon-common-extensions": ("colcon_core", "colcon_cmake", "colcon_defaults", "colcon_python_setup_py"),
+    "opencv-python-headless": ("cv2",),
+    "pyserial": ("serial",),
+    "PyYAML": ("yaml",),
+    "pyzmq": ("zmq",),
+}
+SETUPTOOLS_TOO_NEW = 80  # from here on colcon's `develop` does not build
+# Said when a sourced ROS 2 lacks them; everything but what stands behind them works.
+OPTIONAL_ROS = {
+    "control_msgs": "the action follow_joint_trajectory",
+    "cv_bridge": "image encodings beside rgb8, bgr8 and mono8",
+    "launch": "ros2 launch (`chefmate up` starts the same)",
+    "launch_ros": "ros2 launch (`chefmate up` starts the same)",
+    "ros2launch": "ros2 launch (`chefmate up` starts the same)",
+    "robot_state_publisher": "/tf of the arm",
+    "rviz2": "rviz:=true",
+}
 
 
 def fail(message: str) -> None:
@@ -57,11 +83,54 @@ def check_platform(ros: str) -> None:
         )
     if not ros and (platform.machine() != "x86_64" or sys.platform != "linux"):
         fail(f"no ROS 2 wheels exist for {sys.platform} on {platform.machine()}; source a ROS 2 Jazzy first.")
+    if ros:
+        attempt = subprocess.run([sys.executable, "-c", "import rclpy"], capture_output=True, text=True)
+        if attempt.returncode:
+            fail(
+                f"{sys.executable} cannot import rclpy of the sourced ROS 2 {ros}"
+                f" ({last_line(attempt.stderr)}). Call `make setup PYTHON=/usr/bin/python3`, or whichever"
+                f" Python it was built for; where there is no rclpy: sudo apt-get install -y ros-{ros}-rclpy"
+            )
 
 
-def missing_system_packages() -> list[str]:
+def ros_packages() -> list[str]:
+    """ROS packages that the two package.xml name, sorted; what is ours or Python's left out."""
+    kinds = ("depend", "exec_depend", "buildtool_depend")
+    roots = [ElementTree.parse(ROOT / folder / "package.xml").getroot() for folder in ("", "chefmate_msgs")]
+    named = {item.text or "" for root in roots for kind in kinds for item in root.iter(kind)}
+    return sorted(name for name in named - {"chefmate_msgs"} if not name.startswith("python3-"))
+
+
+def missing_ros_packages() -> list[str]:
+    """Those of `ros_packages` that the sourced ROS 2 does not have, by its ament index."""
+    indices = [
+        Path(prefix, "share", "ament_index", "resource_index", "packages")
+        for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+        if prefix
+    ]
+    return [name for name in ros_packages() if not any((index / name).exists() for index in indices)]
+
+
+def debian_names(ros: str, packages: Iterable[str]) -> list[str]:
+    """Debian packages of ROS packages."""
+    return [f"ros-{ros}-{name.replace('_', '-')}" for name in packages]
+
+
+def say_what_goes_without(ros: str) -> None:
+    """Names what the graph does without on this ROS 2, and the command that brings it."""
+    missing = [name for name in missing_ros_packages() if name in OPTIONAL_ROS]
+    if missing:
+        without = sorted({OPTIONAL_ROS[name] for name in missing})
+        step(f"ROS 2 {ros} lacks {', '.join(missing)}; without: {'; '.join(without)}.")
+        step(f"to have it: sudo apt-get install -y {' '.join(debian_names(ros, missing))}")
+
+
+def missing_system_packages(ros: str) -> list[str]:
     """Debian packages that this machine lacks, by looking for what they bring."""
     missing = []
+    if ros:
+        needed = [name for name in missing_ros_packages() if name not in OPTIONAL_ROS]
+        missing += debian_names(ros, needed)
     if not (shutil.which("g++") and shutil.which("make")):
         missing.append("build-essential")
     if not shutil.which("cmake"):
@@ -86,7 +155,7 @@ def other_egl_vendors() -> list[Path]:
     return [file for folder in folders for file in folder.glob("*.json") if "mesa" not in file.name]
 
 
-def install_system_packages(packages: list[str]) -> None:
+def install_system_packages(packages: list[str], ros: str) -> None:
     """Installs through apt as root or by passwordless sudo, else prints the command and stops."""
     if not packages:
         return
@@ -103,10 +172,11 @@ def install_system_packages(packages: list[str]) -> None:
     subprocess.run([*prefix, "apt-get", "update", "-q"], stdout=subprocess.DEVNULL, env=environment)
     if subprocess.run([*prefix, *command, "-q"], stdout=subprocess.DEVNULL, env=environment).returncode:
         fail(f"apt could not install them. Run: sudo {' '.join(command)}")
-    left = missing_system_packages()
+    left = missing_system_packages(ros)
     if left:
         fail(
-            f"apt installed {' '.join(packages)}, but {sys.executable} still does not find {' '.join(left)}."
+            f"apt installed {' '.join(packages)}, but {sys.executable} still does not find {' '.join(left)}"
+            + (f" (in AMENT_PREFIX_PATH={os.environ.get('AMENT_PREFIX_PATH', '')})." if ros else ".")
         )
 
 
@@ -149,6 +219,51 @@ def mark(name: str, key: str) -> None:
     (VENV / f".chefmate-{name}").write_text(key)
 
 
+def last_line(text: str) -> str:
+    """Where a command usually says what is wrong."""
+    return (text.strip().splitlines() or ["no message"])[-1]
+
+
+def python_packages() -> list[str]:
+    """Lines of wheels.txt that are no ROS: what rosdep would bring, and colcon. numpy apart, which a sourced
+    ROS 2 wants in a version of its own."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / "wheels.txt").read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith(("ros-", "numpy"))]
+
+
+def modules_of(requirement: str) -> tuple[str, ...]:
+    """Python modules that a line of wheels.txt brings."""
+    name = re.split(r"[<>=\[; ]", requirement)[0]
+    return MODULES.get(name, (name.lower().replace("-", "_"),))
+
+
+def absent(python: Path, requirements: Iterable[str]) -> dict[str, str]:
+    """Requirements whose modules this Python cannot import, each with the reason."""
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    try:\n"
+        "        module = importlib.import_module(name)\n"
+        "        version = getattr(module, '__version__', '0')\n"
+        f"        if name == 'setuptools' and int(version.split('.')[0]) >= {SETUPTOOLS_TOO_NEW}:\n"
+        "            raise ImportError('version ' + version)\n"
+        "    except Exception as error:\n"
+        "        print(name, type(error).__name__, *str(error).split())\n"
+    )
+    wanted = {module: line for line in requirements for module in modules_of(line)}
+    looked = subprocess.run([python, "-c", program, *wanted], capture_output=True, text=True)
+    if looked.returncode:
+        fail(f"{python} cannot be asked for its packages: {last_line(looked.stderr)}")
+    said = [line.partition(" ") for line in looked.stdout.splitlines()]
+    return {wanted[module]: f"{module}: {why}" for module, _, why in said if module in wanted}
+
+
+def dpkg_state() -> str:
+    """Changes with each package that apt installs or removes."""
+    status = Path("/var/lib/dpkg/status")
+    return str(status.stat().st_mtime_ns) if status.exists() else ""
+
+
 def make_environment(ros: str) -> None:
     """The virtual environment and what pip puts into it."""
     key = digest(
@@ -158,6 +273,7 @@ def make_environment(ros: str) -> None:
         ROOT / "requirements.txt",
         ROOT / "wheels.txt",
         Path(__file__),
+        dpkg_state() if ros else "",
     )
     if PYTHON.exists() and done("packages", key):
         return
@@ -174,12 +290,25 @@ def make_environment(ros: str) -> None:
     if create.returncode:
         fail(f"the virtual environment cannot be made:\n{create.stdout}{create.stderr}")
     mark("base", base)
-    # A sourced Jazzy brings cv_bridge, built against numpy 1.
-    wanted = ["-r", "requirements.txt", "numpy<2"] if ros else ["-r", "requirements.txt", "-r", "wheels.txt"]
+    wanted = ["-r", "requirements.txt", "-r", "wheels.txt"]
+    if ros:
+        lacking = absent(PYTHON, python_packages())
+        if lacking:
+            step(f"ROS 2 {ros} does not bring, so pip does: {', '.join(lacking)}")
+        # A sourced Jazzy brings cv_bridge, built against numpy 1.
+        wanted = ["-r", "requirements.txt", "numpy<2", *lacking]
     plain = {**os.environ, "_ROS_WHEELS_BOOTSTRAP_COMPLETE": "1"}
     run(
         [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", *wanted], VENV / "pip.log", plain
     )
+    if ros and (left := absent(PYTHON, python_packages())):
+        fail(
+            "pip could not bring what imports: "
+            + "; ".join(f"{line} ({why})" for line, why in left.items())
+            + f". Run: {PYTHON} -m pip install --force-reinstall {' '.join(map(repr, left))}"
+        )
+    if ros:
+        say_what_goes_without(ros)
     mark("packages", key)
 
 
@@ -223,7 +352,7 @@ def check_rendering() -> None:
         if attempt.returncode == 0:
             mark("rendering", key)
             return
-        said += f"\n  {backend}: {(attempt.stderr.strip().splitlines() or ['no message'])[-1]}"
+        said += f"\n  {backend}: {last_line(attempt.stderr)}"
     fail(
         "the twin's cameras cannot render on this machine. Run: sudo apt-get install -y libegl1 libopengl0 "
         f"libgl1-mesa-dri (or libosmesa6 and export MUJOCO_GL=osmesa). What MuJoCo said:{said}"
@@ -278,7 +407,7 @@ def main() -> None:
     started = time.monotonic()
     ros = sourced_ros()
     check_platform(ros)
-    install_system_packages(missing_system_packages())
+    install_system_packages(missing_system_packages(ros), ros)
     make_environment(ros)
     check_rendering()
     if not ros:
