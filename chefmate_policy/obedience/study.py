@@ -3,7 +3,8 @@
 
 A cell is a dataset, a trainable set and a form of the prompt; a run is a cell with a training seed. LoRA
 ranks are given for the published width and scale with the DiT's, so that an adapter has the same share of its
-layer: rank r of a layer of width d has 2 r / d of its parameters.
+layer: rank r of a layer of width d has 2 r / d of its parameters. A study may be what another one is, but for
+what its file says: `over` names the other's.
 """
 
 from __future__ import annotations
@@ -118,12 +119,7 @@ class Study:
     def load(cls, file: Path, *, quick: bool = False, only: tuple[str, ...] = ()) -> Study:
         """quick: with its `quick` section over the rest. only: parts of names; cells with none of them are
         left out. Raises StudyError: what is wrong in the file."""
-        try:
-            raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise StudyError(f"{file} cannot be read: {error}") from error
-        if not isinstance(raw, dict):
-            raise StudyError(f"{file}: expected sections {', '.join(sorted(SECTIONS))}")
+        raw = _read(file)
         changes = raw.pop("quick", {})
         if odd := set(raw) ^ SECTIONS:
             raise StudyError(f"{file}: sections {', '.join(sorted(odd))} are missing or unknown")
@@ -175,8 +171,11 @@ class Study:
     @property
     def rank(self) -> int:
         """Of the adapters, at the base's width."""
+        return self._scaled(self.raw["published_rank"])
+
+    def _scaled(self, rank: int) -> int:
         width = read_config(self.checkpoint).action_head.input_embedding_dim
-        return max(1, round(self.raw["published_rank"] * width / self.raw["published_width"]))
+        return max(1, round(rank * width / self.raw["published_width"]))
 
     @property
     def checkpoint(self) -> Path:
@@ -205,7 +204,8 @@ class Study:
     ) -> dict[str, Any]:
         """Of a run's training. seconds: after which it is stopped, unfinished."""
         chosen = dict(self.raw["trainable"][run.cell.trainable])
-        rank = self.rank if chosen.pop("lora") else 0
+        lora = chosen.pop("lora")  # false: none; true: at the published rank; or another one
+        rank = self._scaled(self.raw["published_rank"] if lora is True else lora) if lora else 0
         given = {
             **self.raw["common"],
             **chosen,
@@ -273,6 +273,22 @@ def write_kitchen(study: Study, folder: Path) -> tuple[Path, Path]:
     return files
 
 
+def _read(file: Path) -> dict[str, Any]:
+    """A study's sections, those of the file that it is over below its own. Raises StudyError."""
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StudyError(f"{file} cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise StudyError(f"{file}: expected sections {', '.join(sorted(SECTIONS))}")
+    below = raw.pop("over", None)
+    if below is None:
+        return raw
+    if not isinstance(below, str) or Path(below).name != below or below == file.name:
+        raise StudyError(f"{file}: over: {below!r} is no name of another file beside it")
+    return _over(_read(file.parent / below), raw)
+
+
 def _checked(given: dict[str, Any]) -> dict[str, Any]:
     """The same. Raises StudyError: training would refuse it."""
     try:
@@ -287,5 +303,6 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _over(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _over(old, value) if both and value else value  # {} empties
     return merged

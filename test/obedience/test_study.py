@@ -85,6 +85,19 @@ def test_only_what_a_cell_names_differs_between_cells(study: Study) -> None:
     assert len({run.name for run in study.runs}) == len(study.runs)
 
 
+def test_a_study_over_another_changes_what_it_says_alone(study: Study, tmp_path: Path) -> None:
+    known = Study.load(FILE.parent / "known_words.yaml")
+    assert known.pair == ("cheese", "bread") and known.trials == study.trials
+    assert known.data_arguments("look")[-4:] != study.data_arguments("look")[-4:]
+    assert "--one-ingredient" in known.data_arguments("confounded")
+    assert options(known, "wide")["lora_rank"] == 8 * options(known, "ours")["lora_rank"]
+    scene, _ = write_kitchen(known, tmp_path)
+    assert set(KitchenConfig.load(scene).stock) >= {"cheese", "bread", "patty", "lettuce", "tomato"}
+    (tmp_path / "two.yaml").write_text("over: two.yaml\n", "utf-8")
+    with pytest.raises(StudyError, match=r"'two\.yaml' is no name of another file"):
+        Study.load(tmp_path / "two.yaml")
+
+
 def test_quick_changes_amounts_alone(study: Study) -> None:
     quick = Study.load(FILE, quick=True)
     assert quick.cells == study.cells and quick.trials.pairs < study.trials.pairs
