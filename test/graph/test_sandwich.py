@@ -161,6 +161,7 @@ def test_up_exits_0_on_ctrl_c_also_after_a_restart_and_names_its_domain(
         (["bench", "twin", "--seconds", "-1"], "between 1 and 600", 2),
         (["say", "bread", "--namespace", "a b"], "not a ROS name", 2),
         (["sandwich", "--out", "/proc/none"], "cannot be made", 1),
+        (["bench", "sandwich", "--seeds", "0", "--out", "/proc/none"], "cannot be made", 1),
         (["frobnicate"], "invalid choice", 2),
     ],
 )
