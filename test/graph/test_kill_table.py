@@ -61,37 +61,39 @@ def test_killed_policy_brakes_the_arm_and_ends_the_graph(start_graph: Callable[.
     assert "policy ended (killed by SIGKILL)" in graph.supervisor.failure
 
 
-@pytest.mark.parametrize("camera", ["scene_camera", "wrist_camera"])
-def test_killed_camera_holds_the_arm_until_it_is_back(start_graph: Callable[..., Any], camera: str) -> None:
+def test_killed_camera_holds_the_arm_until_it_is_back(start_graph: Callable[..., Any]) -> None:
     graph = moving_graph(start_graph)
-    killed_at = graph.kill(camera)
-    # The frame before the kill is an observation until its age limit (0.3 s), then the lease runs.
-    assert_stops(graph, killed_at, 0.3 + LEASE + BRAKING + LATENCY)
-    assert graph.policy[-1].state == PolicyStatus.HOLDING
-    assert camera.removesuffix("_camera") in graph.policy[-1].reason
-    graph.until(lambda: graph.policy[-1].state == PolicyStatus.DRIVING, 30, "the policy driving again")
-    assert any(f"{camera} ended (killed by SIGKILL)" in line for line in graph.lines)
+    for camera in ("scene_camera", "wrist_camera"):
+        graph.until_moving()
+        killed_at = graph.kill(camera)
+        # The frame before the kill is an observation until its age limit (0.3 s), then the lease runs.
+        assert_stops(graph, killed_at, 0.3 + LEASE + BRAKING + LATENCY)
+        assert graph.policy[-1].state == PolicyStatus.HOLDING
+        assert camera.removesuffix("_camera") in graph.policy[-1].reason
+        graph.until(lambda: graph.policy[-1].state == PolicyStatus.DRIVING, 30, "the policy driving again")
+        assert any(f"{camera} ended (killed by SIGKILL)" in line for line in graph.lines)
 
 
-@pytest.mark.parametrize("node", ["sequencer", "perception"])
-def test_killed_sequencer_or_perception_ends_the_lease_of_the_instruction(
-    start_graph: Callable[..., Any], node: str
+def test_killed_perception_or_sequencer_ends_the_lease_of_the_instruction(
+    start_graph: Callable[..., Any],
 ) -> None:
     graph = moving_graph(start_graph, recipe=True)
-    killed_at = graph.kill(node)
-    # perception: the sequencer notices by message age, withdraws the instruction at once
-    limit = INSTRUCTION_LEASE + 0.2 if node == "sequencer" else 2.0
-    assert_stops(graph, killed_at, limit + BRAKING + LATENCY)
+    killed_at = graph.kill("perception")
+    # The sequencer notices by message age, and withdraws the instruction at once.
+    assert_stops(graph, killed_at, 2.0 + BRAKING + LATENCY)
     assert graph.policy[-1].state != PolicyStatus.DRIVING
-    if node == "sequencer":
-        assert "sequencer" in graph.policy[-1].reason
-        graph.until(
-            lambda: graph.sequencer[-1].state == SequencerStatus.IDLE and graph.sequencer[-1].resumable,
-            40,
-            "the restarted sequencer offering to go on",
-        )
-    else:
-        graph.until(lambda: graph.policy[-1].state == PolicyStatus.DRIVING, 40, "the recipe going on")
+    graph.until(lambda: graph.policy[-1].state == PolicyStatus.DRIVING, 40, "the recipe going on")
+
+    graph.until_moving()
+    killed_at = graph.kill("sequencer")
+    assert_stops(graph, killed_at, INSTRUCTION_LEASE + 0.2 + BRAKING + LATENCY)
+    assert graph.policy[-1].state != PolicyStatus.DRIVING
+    assert "sequencer" in graph.policy[-1].reason
+    graph.until(
+        lambda: graph.sequencer[-1].state == SequencerStatus.IDLE and graph.sequencer[-1].resumable,
+        40,
+        "the restarted sequencer offering to go on",
+    )
 
 
 def test_killed_arm_node_leaves_the_servos_holding_and_ends_the_graph(
