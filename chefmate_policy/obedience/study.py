@@ -303,6 +303,8 @@ def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _over(old, value) if both and value else value  # {} empties
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and value:  # {} empties
+            merged[key] = _over(old, value)
+        else:
+            merged[key] = value
     return merged
