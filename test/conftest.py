@@ -51,6 +51,7 @@ REAL_TIME: dict[str, tuple[str, ...]] = {
     "teleop": ("",),
 }
 REAL_TIME_FIXTURES = {"port", "ros_domain"}
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")  # Fast DDS 2 and 3
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -202,8 +203,13 @@ class Listener:
         from rclpy.executors import SingleThreadedExecutor
 
         self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = rclpy.create_node(name, context=self.context)
+        with (
+            pytest.MonkeyPatch.context() as patch
+        ):  # for this process alone: nodes start as they do elsewhere
+            for variable in PROFILES:
+                patch.setenv(variable, str(ROOT / "test" / "quick_discovery.xml"))
+            rclpy.init(context=self.context, domain_id=domain)
+            self.node = rclpy.create_node(name, context=self.context)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
 

@@ -169,6 +169,7 @@ def test_a_second_signal_ends_parking_and_holds(
 ) -> None:
     graph = Graph(listener, start_arm(park_on_shutdown=True, slow_speed=0.1))
     graph.until_state("HOLDING", 40.0)
+    listener.until(lambda: graph.states, 10.0, "joint states, which are found apart from the arm's health")
     graph.process.process.send_signal(signal.SIGINT)
     graph.process.until_output("parking, ")
     graph.until_moving_slowly()
