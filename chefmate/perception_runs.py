@@ -303,7 +303,7 @@ class _Sandwich:
     def _verdict(self, ingredient: str, step: Workcell, attempt: Workcell, now: Workcell) -> Verdict:
         """As the sequencer judges, whether by sight or by truth."""
         certain = self._runner.limits.min_confidence
-        if outcomes.succeeded(ingredient, step, now, certain):
+        if outcomes.succeeded(ingredient, step, now, certain, attempt):
             return Verdict(outcomes.SUCCESS, f"{ingredient} lies on top of the plate")
         return outcomes.judge(ingredient, attempt, now, self._core.senses.moved, certain)
 

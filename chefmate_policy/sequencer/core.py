@@ -346,10 +346,10 @@ class Sequencer:
             return
         if self._step_before is None and not self._begin_step(workcell):
             return
-        assert self._step_before is not None
-        if outcomes.succeeded(
-            self._step.ingredient, self._step_before, workcell, self._limits.min_confidence
-        ):
+        first = self._attempt_before is None
+        if first:
+            self._attempt_before = workcell
+        if self._succeeded(workcell):
             self._end_step(Verdict(outcomes.SUCCESS, f"{self._step.ingredient} lies on top of the plate"))
             return
         in_sight = sum(
@@ -363,8 +363,7 @@ class Sequencer:
             reason = f"no {self._step.ingredient} is in sight; put one into the holder"
             self._end_step(Verdict(outcomes.NO_ACTION, reason))
             return
-        if self._attempt_before is None:
-            self._attempt_before = workcell
+        if first:
             self.senses.watch_motion()
         self._enter(INSTRUCTING)
         self._instructed = True
@@ -424,7 +423,7 @@ class Sequencer:
         workcell = self.senses.seen()
         if workcell is not None:
             ingredient, certain = self._step.ingredient, self._limits.min_confidence
-            if outcomes.succeeded(ingredient, self._step_before, workcell, certain):
+            if self._succeeded(workcell):
                 self._enter(FINISHING)
                 self._asked = text
                 return
@@ -438,6 +437,13 @@ class Sequencer:
         if self._attempt_elapsed > self._step.timeout or (workcell is None and self._rested(now)):
             self._enter(VERIFYING)
             self._ask("", now)
+
+    def _succeeded(self, workcell: Workcell) -> bool:
+        assert self._step_before is not None
+        certain = self._limits.min_confidence
+        return outcomes.succeeded(
+            self._step.ingredient, self._step_before, workcell, certain, self._attempt_before
+        )
 
     def _lost_instruction(self, in_force: str) -> None:
         """The policy does not have our instruction: somebody else's pauses, none is asked for again."""
@@ -465,11 +471,8 @@ class Sequencer:
         return now - self._done_since >= self._limits.settle_time
 
     def _finish(self, now: float) -> None:
-        assert self._step_before is not None
         workcell, ingredient = self.senses.seen(), self._step.ingredient
-        still = workcell is not None and outcomes.succeeded(
-            ingredient, self._step_before, workcell, self._limits.min_confidence
-        )
+        still = workcell is not None and self._succeeded(workcell)
         if workcell is not None and not still:
             self._enter(WATCHING)
             self._asked = self._step.instruction
@@ -491,7 +494,7 @@ class Sequencer:
             workcell = self.senses.seen()
             certain = self._limits.min_confidence
             if workcell is not None and now - self._phase_since >= self._limits.settle_time:
-                if outcomes.succeeded(self._step.ingredient, self._step_before, workcell, certain):
+                if self._succeeded(workcell):
                     self._end_step(
                         Verdict(outcomes.SUCCESS, f"{self._step.ingredient} lies on top of the plate")
                     )

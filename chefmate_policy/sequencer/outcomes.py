@@ -68,13 +68,17 @@ def stack(before: Workcell, now: Workcell) -> tuple[str, ...]:
     return was if was and top == was[-1] else plate
 
 
-def succeeded(ingredient: str, before: Workcell, now: Workcell, min_confidence: float) -> bool:
+def succeeded(
+    ingredient: str, before: Workcell, now: Workcell, min_confidence: float, attempt: Workcell | None = None
+) -> bool:
     """Whether the named ingredient lies on top of the plate, released, and nothing else changed.
 
     Args:
         ingredient: class named by the step.
         before: when the step began.
         now: what is seen, with both zones visible.
+        attempt: when this attempt began, where it is not the step's first: what an attempt before it knocked
+            out of the holder was counted there.
         min_confidence: below it, an object on the plate lies only half on it.
     """
     plate = now.at(PLATE)
@@ -84,7 +88,7 @@ def succeeded(ingredient: str, before: Workcell, now: Workcell, min_confidence: 
         return False
     if stack(before, now) != (*before.plate(), ingredient):
         return False
-    lost = before.classes(HOLDER) - now.classes(HOLDER)
+    lost = (attempt or before).classes(HOLDER) - now.classes(HOLDER)
     gone = off_plate(before) - off_plate(now)
     return gone[ingredient] == 1 and not set(lost) - {ingredient}
 

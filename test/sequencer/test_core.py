@@ -339,6 +339,26 @@ def test_a_dropped_slice_counts_when_the_retry_lays_it_on_the_plate(kitchen: Kit
     assert kitchen.outcome == "SUCCESS"
 
 
+@pytest.mark.parametrize("laid", [True, False])
+def test_what_one_attempt_knocked_out_does_not_spoil_the_next(kitchen: Kitchen, laid: bool) -> None:
+    kitchen.core.start(SANDWICH)
+    kitchen.until("watching")
+    kitchen.move("cheese", ELSEWHERE)
+    if laid:
+        kitchen.move("bread", PLATE)
+        kitchen.done()
+    else:
+        kitchen.move("bread", ELSEWHERE)
+    kitchen.until("preparing")
+    sent = len(kitchen.sent)
+    if not laid:
+        kitchen.lay("bread")
+    kitchen.tick(8)
+    assert kitchen.core.status(kitchen.now).step == 1, kitchen.core.status(kitchen.now)
+    assert kitchen.core.status(kitchen.now).results[0].attempts == 2
+    assert (BREAD in kitchen.sent[sent:]) is not laid  # else another slice would be laid onto the first
+
+
 def test_retries_run_out(kitchen: Kitchen) -> None:
     kitchen.core.start(Recipe("r", (Step("bread", BREAD, retries=2),)))
     for _ in range(3):
