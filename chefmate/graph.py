@@ -405,7 +405,9 @@ def describe(values: Mapping[str, str], share: Path, run: str = "") -> list[Node
             "sequencer",
             "sequencer_node",
             parameter_files=files("sequencer"),
-            parameters={"recipe": full["recipe"], "workcell": full["workcell"]},
+            # A learned policy begins where its episodes began; the expert goes on from anywhere.
+            parameters={"recipe": full["recipe"], "workcell": full["workcell"]}
+            | ({"return_time": 0.0} if full["policy"] == EXPERT else {}),
             restart_parameters={"recipe": ""},
             respawn=True,
             niceness=NICE,

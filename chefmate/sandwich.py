@@ -192,11 +192,14 @@ class Job:
         from chefmate_msgs.msg import ArmHealth, SequencerStatus
 
         from chefmate.observer import stack
+        from chefmate.rearming import Rearming
 
         client.on_idle = self.check
         self.say("waiting for arm, cameras, policy, perception and sequencer")
+        rearming = Rearming(client.node, self.say)
 
         def ready() -> bool:
+            rearming.look(observer.arm)
             if fault := observer.policy_fault():
                 raise ChefmateError(fault)
             return observer.sequencer is not None and observer.sequencer.state == SequencerStatus.IDLE

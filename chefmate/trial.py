@@ -17,6 +17,7 @@ from std_msgs.msg import String
 
 from chefmate.errors import ChefmateError
 from chefmate.observer import Observer, stack
+from chefmate.rearming import Rearming
 
 INSTRUCTION_QOS = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE
@@ -64,7 +65,10 @@ class TrialRunner:
             ChefmateError: it is not, saying what it waits for.
         """
 
+        rearming = Rearming(self.node, self.node.get_logger().warning)
+
         def ready() -> bool:
+            rearming.look(self.observer.arm)
             status = self.observer.sequencer
             if fault := self.observer.policy_fault():
                 raise ChefmateError(f"the graph is not ready: {fault}")

@@ -35,9 +35,13 @@ from chefmate_policy.sequencer.views import (
     Limits,
     PolicyView,
     Publish,
+    ReturnArm,
     Save,
     Status,
 )
+
+RETURN_BEGINS = 0.5  # s, in which an arm that takes the call over has said so; its health comes at 10 Hz
+RESTING = "HOLDING"
 
 
 class CommandError(PolicyError):
@@ -65,6 +69,8 @@ class Sequencer:
         self._instructed = False  # this run has asked the policy for something
         self._taking_over = False  # "" must come before the next instruction
         self._taken_over_at = float("-inf")
+        self._astray = False  # the arm is where an attempt left it
+        self._returning_since: float | None = None
         self._reset_step()
 
     def _reset_step(self) -> None:
@@ -330,6 +336,23 @@ class Sequencer:
             self._hidden_since = now + 2.0 * self._limits.clear_view_after
             self._actions.append(ClearView())
 
+    def _return(self, now: float) -> bool:
+        """Sends the arm back before another attempt, unless it holds something; whether it is on its way."""
+        if not self._astray or not self._limits.return_time or self._attempt_before is not None:
+            return False
+        if self._returning_since is None:
+            workcell = self.senses.workcell
+            if workcell is None or workcell.at(GRIPPER):
+                return False
+            self._returning_since = now
+            self._actions.append(ReturnArm())
+        taken = now - self._returning_since
+        resting = self.senses.arm is not None and self.senses.arm.state == RESTING
+        if taken < RETURN_BEGINS or (not resting and taken < self._limits.return_time):
+            return True
+        self._astray, self._returning_since = False, None
+        return False
+
     def _prepare(self, now: float) -> None:
         if self._taking_over:
             self._taking_over, self._taken_over_at = False, now
@@ -339,6 +362,8 @@ class Sequencer:
             return
         if not self.senses.policy_idle():
             self._ask("", now)
+            return
+        if self._return(now):
             return
         self._clear_view(now)
         workcell = self.senses.seen()
@@ -366,7 +391,7 @@ class Sequencer:
         if first:
             self.senses.watch_motion()
         self._enter(INSTRUCTING)
-        self._instructed = True
+        self._instructed = self._astray = True
         self._ask(self._step.instruction, now)
 
     def _begin_step(self, workcell: Workcell) -> bool:

@@ -45,6 +45,7 @@ from chefmate_policy.sequencer.views import (
     Finished,
     Limits,
     Publish,
+    ReturnArm,
     Save,
     Status,
 )
@@ -80,6 +81,11 @@ PARAMETERS = (
         "where progress is kept; empty: $XDG_STATE_HOME/chefmate/domain_N/NAMESPACE/progress.json",
     ),
     Parameter("clear_view_service", "arm/home", "std_srvs/Trigger called when the resting arm hides a zone"),
+    Parameter(
+        "return_service",
+        "arm/park",
+        "std_srvs/Trigger that brings the arm to where attempts begin; empty: none",
+    ),
     Parameter(
         "perception_timeout",
         DEFAULTS.perception_timeout,
@@ -118,6 +124,12 @@ PARAMETERS = (
         "clear_view_after",
         DEFAULTS.clear_view_after,
         "s a zone may be hidden by a resting arm; 0: for ever",
+        (0.0, 60.0),
+    ),
+    Parameter(
+        "return_time",
+        DEFAULTS.return_time,
+        "s for the way to where attempts begin, before each but a run's first; 0: the arm stays where it is",
         (0.0, 60.0),
     ),
     Parameter(
@@ -164,10 +176,9 @@ class SequencerNode(Node):  # type: ignore[misc]
         ]
         for command in ("pause", "resume", "skip", "retry", "abort"):
             self.create_service(Trigger, f"sequencer/{command}", self._command(command))
-        self._clear_view = (
-            self.create_client(Trigger, values["clear_view_service"])
-            if values["clear_view_service"]
-            else None
+        self._clear_view, self._return = (
+            self.create_client(Trigger, values[name]) if values[name] else None
+            for name in ("clear_view_service", "return_service")
         )
         self._server = MakeSandwichServer(self, lambda: not self._core.busy, self._on_goal, self._on_cancel)
         self._offer_interrupted()
@@ -285,7 +296,9 @@ class SequencerNode(Node):  # type: ignore[misc]
             elif isinstance(action, Save):
                 self._save(action.progress)
             elif isinstance(action, ClearView):
-                self._send_home()
+                self._move(self._clear_view, "the resting arm hides a zone")
+            elif isinstance(action, ReturnArm):
+                self._move(self._return, "an attempt is over")
             else:
                 self._finish(action)
         self._publish_status(now)
@@ -328,17 +341,18 @@ class SequencerNode(Node):  # type: ignore[misc]
                 self.get_logger().error(str(error))
             self._progress_fault = str(error)
 
-    def _send_home(self) -> None:
-        if self._clear_view is None or not self._clear_view.service_is_ready():
-            self.get_logger().warning("the resting arm hides a zone, and nobody serves clear_view_service")
+    def _move(self, client: Any, why: str) -> None:
+        """Calls a service that moves the resting arm."""
+        if client is None or not client.service_is_ready():
+            self.get_logger().warning(f"{why}, and nobody is there who moves the arm")
             return
-        self.get_logger().info(f"the resting arm hides a zone: calling {self._clear_view.srv_name}")
-        future = self._clear_view.call_async(Trigger.Request())
-        future.add_done_callback(self._on_sent_home)
+        self.get_logger().info(f"{why}: calling {client.srv_name}")
 
-    def _on_sent_home(self, future: Any) -> None:
-        if not future.result().success:
-            self.get_logger().warning(f"the arm does not clear the view: {future.result().message}")
+        def answered(future: Any) -> None:
+            if not future.result().success:
+                self.get_logger().warning(f"{client.srv_name}: {future.result().message}")
+
+        client.call_async(Trigger.Request()).add_done_callback(answered)
 
     def _finish(self, finished: Finished) -> None:
         self.get_logger().info(f"{finished.outcome}: {finished.reason}")

@@ -59,6 +59,11 @@ class ClearView:
 
 
 @dataclass(frozen=True)
+class ReturnArm:
+    """An attempt is over: send the arm to where the next one begins."""
+
+
+@dataclass(frozen=True)
 class Save:
     """Write progress to disk."""
 
@@ -74,7 +79,7 @@ class Finished:
     results: tuple[StepResult, ...]
 
 
-Action = Publish | ClearView | Save | Finished
+Action = Publish | ClearView | ReturnArm | Save | Finished
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ class Limits:
         settle_time: s, between the policy's DONE and the judgement.
         verify_time: s, to get a clear view after the time for an attempt ran out.
         clear_view_after: s, that a resting arm may hide a zone before it is sent home; 0: it never is.
+        return_time: s, that the arm gets for the way back between attempts; 0: it stays where it is. A policy
+            that has learnt looks at the present only, and where an attempt ends it was taught to stay.
         moved_angle: rad, by which a joint must move for the arm to have moved.
     """
 
@@ -123,4 +130,5 @@ class Limits:
     settle_time: float = 0.5
     verify_time: float = 15.0
     clear_view_after: float = 3.0
+    return_time: float = 0.0
     moved_angle: float = 0.05

@@ -21,6 +21,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
+from chefmate.rearming import Rearming
 from chefmate_driver.arm.calibration import read_calibration
 from chefmate_driver.arm.controller import ArmController, ArmState
 from chefmate_driver.arm.emulated import emulated_arm
@@ -241,6 +242,19 @@ def test_a_silent_servo_is_a_fault_and_torque_by_hand_ends_it(graph: Graph, port
     assert graph.health[-1].state == "FAULT"
     assert graph.listener.call("arm/torque", SetBool, SetBool.Request(data=True)).success
     graph.until_state("HOLDING")
+
+
+def test_a_job_arms_again_what_fell_silent_before_its_goal(graph: Graph, port: EmulatedPort) -> None:
+    port.emulator.faults.silent = {1, 2, 3, 4, 5, 6}
+    graph.until_state("FAULT")
+    port.emulator.faults.silent = set()
+    graph.listener.until(lambda: all(s.present for s in graph.health[-1].servos), 3.0, "the servos again")
+    said: list[str] = []
+    rearming = Rearming(graph.listener.node, said.append)
+    graph.listener.until(
+        lambda: rearming.look(graph.health[-1]) or graph.health[-1].state == "HOLDING", 8.0, "an armed arm"
+    )
+    assert len(said) == 1 and "has not answered" in said[0]
 
 
 def test_torque_lost_by_a_servo_is_a_fault(graph: Graph, port: EmulatedPort) -> None:

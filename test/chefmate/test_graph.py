@@ -159,7 +159,7 @@ def test_a_recipe_is_looked_at_before_anything_starts(
     with pytest.raises(RecipeError, match=r"mine\.yml:2: ingredient: 'bred'"):
         graph.describe({"recipe": "mine"}, ROOT)
     sequencer = by_name(graph.describe({"recipe": "cheese_sandwich"}, ROOT), "sequencer")
-    assert dict(sequencer.parameters) == {"recipe": "cheese_sandwich", "workcell": ""}
+    assert sequencer.parameters["recipe"] == "cheese_sandwich" and sequencer.parameters["workcell"] == ""
 
 
 def test_the_table_says_which_ingredients_a_recipe_may_name(tmp_path: Path) -> None:
@@ -298,6 +298,13 @@ def test_a_required_node_that_was_told_to_end_is_no_failure_of_the_launch(
 def test_cameras_draw_less_where_only_perception_looks(values: dict[str, str], rate: float) -> None:
     nodes = graph.describe(values, ROOT)
     assert {n.parameters["image_rate"] for n in nodes if n.executable == "camera_node"} == {rate}
+
+
+def test_the_arm_goes_back_between_attempts_of_a_learned_policy_alone() -> None:
+    expert, kitchen = (
+        by_name(graph.describe({"policy": p}, ROOT), "sequencer") for p in ("expert", "kitchen")
+    )
+    assert expert.parameters["return_time"] == 0.0 and "return_time" not in kitchen.parameters
 
 
 def module_share(module: types.ModuleType) -> Path:

@@ -10,7 +10,16 @@ import pytest
 from chefmate_policy.perception.workcell import ELSEWHERE, GRIPPER, HOLDER, PLATE, SeenObject, Workcell
 from chefmate_policy.sequencer.core import CommandError, Sequencer
 from chefmate_policy.sequencer.recipes import Recipe, Step
-from chefmate_policy.sequencer.views import ArmView, ClearView, Finished, PolicyView, Publish, Save
+from chefmate_policy.sequencer.views import (
+    ArmView,
+    ClearView,
+    Finished,
+    Limits,
+    PolicyView,
+    Publish,
+    ReturnArm,
+    Save,
+)
 
 PERIOD = 0.1  # s
 BREAD = "pick up the bread"
@@ -22,8 +31,8 @@ ONE = Recipe("one", (Step("bread", BREAD, timeout=10.0, retries=0),))
 class Kitchen:
     """A sequencer, an obedient policy and objects that the test moves."""
 
-    def __init__(self, objects: tuple[SeenObject, ...] | None = None) -> None:
-        self.core = Sequencer()
+    def __init__(self, objects: tuple[SeenObject, ...] | None = None, limits: Limits | None = None) -> None:
+        self.core = Sequencer(limits or Limits())
         self.now = 100.0
         self.objects = list(
             objects
@@ -43,7 +52,7 @@ class Kitchen:
         self.sent: list[str] = []
         self.saved: list[Save] = []
         self.finished: list[Finished] = []
-        self.cleared = 0
+        self.cleared = self.returned = 0
 
     def tick(self, count: int = 1) -> None:
         for _ in range(count):
@@ -64,6 +73,9 @@ class Kitchen:
                     self.saved.append(action)
                 elif isinstance(action, Finished):
                     self.finished.append(action)
+                elif isinstance(action, ReturnArm):
+                    self.returned += 1
+                    self.arm = ArmView("FOLLOWING")
                 else:
                     assert isinstance(action, ClearView)
                     self.cleared += 1
@@ -337,6 +349,30 @@ def test_a_dropped_slice_counts_when_the_retry_lays_it_on_the_plate(kitchen: Kit
     kitchen.done()
     kitchen.tick(10)
     assert kitchen.outcome == "SUCCESS"
+
+
+def test_the_arm_goes_back_before_each_attempt_but_the_first() -> None:
+    kitchen = Kitchen(limits=Limits(return_time=5.0))
+    kitchen.tick(5)
+    kitchen.core.start(SANDWICH)
+    kitchen.lay("bread")
+    kitchen.tick(10)
+    status = kitchen.core.status(kitchen.now)
+    assert kitchen.returned == 1 and status.step == 1 and CHEESE not in kitchen.sent  # it is on its way
+    kitchen.arm = ArmView("HOLDING")
+    kitchen.until("watching")
+    assert kitchen.sent[-1] == CHEESE
+    kitchen.done()  # a miss
+    kitchen.until("preparing")
+    kitchen.tick(5)
+    assert kitchen.returned == 2
+    kitchen.tick(60)  # an arm that does not arrive is not waited for any longer
+    assert kitchen.core.status(kitchen.now).phase == "watching" and kitchen.returned == 2
+    kitchen.move("cheese", GRIPPER)
+    kitchen.done()
+    kitchen.until("preparing")
+    kitchen.until("watching")
+    assert kitchen.returned == 2  # what it holds it may still lay down
 
 
 @pytest.mark.parametrize("laid", [True, False])
