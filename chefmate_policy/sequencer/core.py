@@ -70,7 +70,8 @@ class Sequencer:
         self._taking_over = False  # "" must come before the next instruction
         self._taken_over_at = float("-inf")
         self._astray = False  # the arm is where an attempt left it
-        self._returning_since: float | None = None
+        self._astray_since: float | None = None  # since when it is to go back
+        self._return_asked_at: float | None = None
         self._reset_step()
 
     def _reset_step(self) -> None:
@@ -336,21 +337,29 @@ class Sequencer:
             self._hidden_since = now + 2.0 * self._limits.clear_view_after
             self._actions.append(ClearView())
 
+    def refuse_return(self) -> None:
+        """The arm did not take a ReturnArm over: it still brakes, say, and is asked again."""
+        self._return_asked_at = None
+
     def _return(self, now: float) -> bool:
         """Sends the arm back before another attempt, unless it holds something; whether it is on its way."""
+        workcell = self.senses.workcell
         if not self._astray or not self._limits.return_time or self._attempt_before is not None:
             return False
-        if self._returning_since is None:
-            workcell = self.senses.workcell
-            if workcell is None or workcell.at(GRIPPER):
-                return False
-            self._returning_since = now
-            self._actions.append(ReturnArm())
-        taken = now - self._returning_since
+        if workcell is None or workcell.at(GRIPPER):
+            return False
+        if self._astray_since is None:
+            self._astray_since, self._return_asked_at = now, None
         resting = self.senses.arm is not None and self.senses.arm.state == RESTING
-        if taken < RETURN_BEGINS or (not resting and taken < self._limits.return_time):
-            return True
-        self._astray, self._returning_since = False, None
+        if now - self._astray_since < self._limits.return_time:
+            if self._return_asked_at is None:
+                if resting:
+                    self._return_asked_at = now
+                    self._actions.append(ReturnArm())
+                return True
+            if not resting or now - self._return_asked_at < RETURN_BEGINS:
+                return True
+        self._astray, self._astray_since = False, None
         return False
 
     def _prepare(self, now: float) -> None:

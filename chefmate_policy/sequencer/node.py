@@ -298,7 +298,7 @@ class SequencerNode(Node):  # type: ignore[misc]
             elif isinstance(action, ClearView):
                 self._move(self._clear_view, "the resting arm hides a zone")
             elif isinstance(action, ReturnArm):
-                self._move(self._return, "an attempt is over")
+                self._move(self._return, "an attempt is over", self._core.refuse_return)
             else:
                 self._finish(action)
         self._publish_status(now)
@@ -341,7 +341,7 @@ class SequencerNode(Node):  # type: ignore[misc]
                 self.get_logger().error(str(error))
             self._progress_fault = str(error)
 
-    def _move(self, client: Any, why: str) -> None:
+    def _move(self, client: Any, why: str, refused: Callable[[], None] = lambda: None) -> None:
         """Calls a service that moves the resting arm."""
         if client is None or not client.service_is_ready():
             self.get_logger().warning(f"{why}, and nobody is there who moves the arm")
@@ -351,6 +351,7 @@ class SequencerNode(Node):  # type: ignore[misc]
         def answered(future: Any) -> None:
             if not future.result().success:
                 self.get_logger().warning(f"{client.srv_name}: {future.result().message}")
+                refused()
 
         client.call_async(Trigger.Request()).add_done_callback(answered)
 

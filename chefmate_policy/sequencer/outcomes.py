@@ -90,7 +90,8 @@ def succeeded(
         return False
     lost = (attempt or before).classes(HOLDER) - now.classes(HOLDER)
     gone = off_plate(before) - off_plate(now)
-    return gone[ingredient] == 1 and not set(lost) - {ingredient}
+    once = gone[ingredient] == 1 if attempt in (None, before) else gone[ingredient] >= 1
+    return once and not set(lost) - {ingredient}
 
 
 def judge(

@@ -359,32 +359,39 @@ def test_the_arm_goes_back_before_each_attempt_but_the_first() -> None:
     kitchen.tick(10)
     status = kitchen.core.status(kitchen.now)
     assert kitchen.returned == 1 and status.step == 1 and CHEESE not in kitchen.sent  # it is on its way
+    kitchen.arm = ArmView("BRAKING")
+    kitchen.core.refuse_return()
+    kitchen.tick(5)
+    assert kitchen.returned == 1  # not asked while it brakes
+    kitchen.arm = ArmView("HOLDING")
+    kitchen.tick(2)
+    assert kitchen.returned == 2 and CHEESE not in kitchen.sent
     kitchen.arm = ArmView("HOLDING")
     kitchen.until("watching")
     assert kitchen.sent[-1] == CHEESE
     kitchen.done()  # a miss
     kitchen.until("preparing")
     kitchen.tick(5)
-    assert kitchen.returned == 2
+    assert kitchen.returned == 3
     kitchen.tick(60)  # an arm that does not arrive is not waited for any longer
-    assert kitchen.core.status(kitchen.now).phase == "watching" and kitchen.returned == 2
+    assert kitchen.core.status(kitchen.now).phase == "watching" and kitchen.returned == 3
     kitchen.move("cheese", GRIPPER)
     kitchen.done()
     kitchen.until("preparing")
     kitchen.until("watching")
-    assert kitchen.returned == 2  # what it holds it may still lay down
+    assert kitchen.returned == 3  # what it holds it may still lay down
 
 
-@pytest.mark.parametrize("laid", [True, False])
-def test_what_one_attempt_knocked_out_does_not_spoil_the_next(kitchen: Kitchen, laid: bool) -> None:
+@pytest.mark.parametrize(("laid", "knocked"), [(True, "cheese"), (True, "bread"), (False, "cheese")])
+def test_what_one_attempt_knocked_out_does_not_spoil_the_next(
+    kitchen: Kitchen, laid: bool, knocked: str
+) -> None:
     kitchen.core.start(SANDWICH)
     kitchen.until("watching")
-    kitchen.move("cheese", ELSEWHERE)
+    kitchen.move("bread", PLATE if laid else ELSEWHERE)
+    kitchen.move(knocked, ELSEWHERE)
     if laid:
-        kitchen.move("bread", PLATE)
         kitchen.done()
-    else:
-        kitchen.move("bread", ELSEWHERE)
     kitchen.until("preparing")
     sent = len(kitchen.sent)
     if not laid:
