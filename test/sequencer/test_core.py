@@ -389,7 +389,7 @@ def test_what_one_attempt_knocked_out_does_not_spoil_the_next(
     kitchen.core.start(SANDWICH)
     kitchen.until("watching")
     kitchen.move("bread", PLATE if laid else ELSEWHERE)
-    kitchen.move(knocked, ELSEWHERE)
+    kitchen.objects = [o for o in kitchen.objects if (o.ingredient, o.place) != (knocked, HOLDER)]
     if laid:
         kitchen.done()
     kitchen.until("preparing")
