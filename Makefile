@@ -19,7 +19,7 @@ setup:
 	@$(PYTHON) bootstrap.py
 
 sandwich: setup
-	@$(ENV) chefmate sandwich $(RECIPE) $(if $(SEED),--seed $(SEED))
+	@$(ENV) chefmate sandwich $(RECIPE) $(if $(SEED),--seed $(SEED)) $(if $(POLICY),--policy $(POLICY))
 
 # Without arguments: first the tests that no clock decides, beside each other on all cores; then the real-time ones,
 # one after the other. They start nodes by the hundred, so modules are compiled once, also where the shell says

@@ -138,7 +138,7 @@ def kill_child(pid: int, executable: str) -> None:
 def test_up_exits_0_on_ctrl_c_also_after_a_restart_and_names_its_domain(
     start_process: Callable[..., Any], ros_domain: int
 ) -> None:
-    graph = start_process([*CHEFMATE, "up", "seed:=2"])
+    graph = start_process([*CHEFMATE, "up", "seed:=2", "policy:=expert"])
     graph.until_output(f"ROS_DOMAIN_ID={ros_domain}", 30)
     graph.until_output("frames flow", 60)
     kill_child(graph.pid, "perception_node")
