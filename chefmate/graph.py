@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TWIN = "twin"
 EXPERT, KITCHEN = "expert", "kitchen"
-DEFAULT_POLICY = KITCHEN
+DEFAULT_POLICY = EXPERT
 """Who drives unless `policy` says otherwise: `make sandwich`, `chefmate up`, bringup.launch.py."""
 DEFAULT_SEED = 0
 """Of `make sandwich`: the first of 0..19 with which DEFAULT_POLICY makes it on two cores."""
