@@ -37,7 +37,9 @@ CAMERAS = ("scene", "wrist")
 CYCLE = 0.01  # s, the arm node's (config/arm.yaml: rate)
 ACT_PERIOD = 0.1  # s, the expert looks ten times a second
 SETTLING = 0.4  # s of physics before the first frame: slices come to rest
-STAY = 0.5  # s that are recorded after the expert is done
+STAY = (
+    0.5  # s that are recorded after the expert is done, unless the next slice of its kind could begin there
+)
 IDLE_SECONDS = 3.0  # s, at least, of an episode in which nothing is to be done
 PATIENCE = {"pick": 25.0, "idle": 12.0, "switch": 40.0}  # s until an episode has failed
 TAKEOVER = 0.6  # s in which the expert stops what a policy drove and looks; it would teach to stop there
@@ -231,9 +233,17 @@ class _Run:
             assert self._plan is not None
             done_at = (self._cycle if done_at < 0 else done_at) if self._plan.done else -1
             spent = (self._cycle - begin) * CYCLE
-            if done_at >= 0 and (self._cycle - done_at) * CYCLE >= STAY and spent >= least:
+            if done_at < 0 or spent < least:
+                continue
+            if (self._cycle - done_at) * CYCLE >= STAY or (self._cycle == done_at and self._another_stands()):
                 return ""
         return "out of time"
+
+    def _another_stands(self) -> bool:
+        """Whether a slice of the named kind is left: one picture does not tell that end from a beginning."""
+        kind = self._variant.ingredient
+        seen = truth.observe(self._world)
+        return any(item.place == "holder" and item.state.ingredient == kind for item in seen)
 
     def _advance(self, taken: Taken | None, begin: int = 0) -> None:
         """One cycle of the arm: look and plan where it is time, take a frame where it is time, move."""

@@ -29,9 +29,10 @@ from chefmate_policy.data.dataset import Dataset
 from chefmate_policy.data.dataset_statistics import PictureHistogram, picture_statistics
 from chefmate_policy.data.fingerprints import dataset_fingerprint, episode_fingerprint
 from chefmate_policy.data.lerobot_layout import ACTION, STATE, DatasetError
+from chefmate_policy.data.phrasings import Sentence
 from chefmate_policy.data.takes import Takes
 from chefmate_policy.data.validation import validate
-from chefmate_policy.data.variants import draw_scene, draw_variants
+from chefmate_policy.data.variants import STARTS, Scene, Variant, draw_scene, draw_variants
 
 SCENE = {"ingredients": ("bread", "cheese"), "idle": 1, "stacked": 0.0}
 COMMAND = (
@@ -172,6 +173,19 @@ def test_a_slice_that_was_pushed_aside_is_no_success(job: Job) -> None:
     assert studio._judge(idle, before) == ""
     studio.world.place("cheese", "plate")
     assert studio._judge(idle, before) == "moved something"
+
+
+@pytest.mark.parametrize("breads", [1, 2])
+def test_an_episode_rests_at_its_end_unless_another_of_the_kind_could_begin_there(breads: int) -> None:
+    studio = Studio(pictures=False)
+    slots = ("bread", "", "bread" if breads == 2 else "cheese", "", "")
+    made = studio.record(
+        Scene(5, slots, (), STARTS["ready"][1], "ready"),
+        Variant(0, "pick", "bread", Sentence("pick up the bread")),
+    )
+    assert made.failure == ""
+    rests = np.abs(np.diff(made.actions[-4:], axis=0)).max() < 1e-3
+    assert bool(rests) is (breads == 1), made.actions[-5:]
 
 
 @pytest.mark.parametrize(
