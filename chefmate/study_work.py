@@ -333,7 +333,7 @@ class Work:
             found["look"] = {
                 check["check"]: {
                     "verdict": check["verdict"],
-                    "line": check["line"],
+                    "line": check["line"].replace(f"{self.out.resolve()}/", ""),  # of one machine
                     "figures": check["figures"] if check["check"] == "gap" else None,
                 }
                 for check in checks
