@@ -10,7 +10,6 @@ its peak memory is its own and an out-of-memory does not end the table. Memory i
 from __future__ import annotations
 
 import argparse
-import importlib
 import itertools
 import json
 import os
@@ -63,8 +62,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     graph: bool = True
     compiled: bool = False
-    again: tuple[str, ...] = ()  # parts whose activations are computed again
-    budget: float | None = None  # share of activations that compiled layers may keep
+    again: bool = False  # activations are computed again
     limit: float | None = None  # GB that the process may take
     goal: str = ""
 
@@ -72,21 +70,20 @@ class Row:
     def of(cls, options: TrainOptions) -> Row:
         """A row of a run's options; a base that is no member counts as the published size."""
         name = options.base_model_path if options.base_model_path in MEMBERS else PUBLISHED
-        again = ALL if options.gradient_checkpointing else ()
+        again = options.gradient_checkpointing
         return cls(name, options.batch_size, compiled=options.compile, again=again)
 
     def train_options(self, device: str) -> TrainOptions:
         return TrainOptions(
             base_model_path=self.member,
             batch_size=self.batch,
-            gradient_checkpointing=bool(self.again),
+            gradient_checkpointing=self.again,
             compile=self.compiled,
             device=device,
             **(self.options if self.member == PUBLISHED else {"tune_llm": True, "tune_visual": True}),
         )
 
 
-ALL = ("vision", "language", "features")
 ALL_B4, ALL_B16, HEAD_B16 = "<= 7 GB, <= 183 ms", "<= 12 GB, <= 253 ms", "<= 7 GB, <= 139 ms"
 SMALL_GOAL = ">= 20,000 samples/s"
 ROWS: dict[str, Row] = {
@@ -95,19 +92,19 @@ ROWS: dict[str, Row] = {
     "3m-graph": Row("small-3m", 1024, goal=SMALL_GOAL),
     "3m-compiled": Row("small-3m", 2048, compiled=True, goal=SMALL_GOAL),
     "all-r32-b4-graph": Row(PUBLISHED, 4, ALL_R32, goal=ALL_B4),
-    "all-r32-b4-again": Row(PUBLISHED, 4, ALL_R32, again=ALL, goal=ALL_B4),
-    "all-r32-b16-again": Row(PUBLISHED, 16, ALL_R32, again=ALL, goal=ALL_B16),
+    "all-r32-b4-again": Row(PUBLISHED, 4, ALL_R32, again=True, goal=ALL_B4),
+    "all-r32-b16-again": Row(PUBLISHED, 16, ALL_R32, again=True, goal=ALL_B16),
+    "all-r32-b16-both": Row(PUBLISHED, 16, ALL_R32, again=True, compiled=True, goal=ALL_B16),
     "head-r32-b16-graph": Row(PUBLISHED, 16, HEAD_R32, goal=HEAD_B16),
-    "head-r32-b16-again": Row(PUBLISHED, 16, HEAD_R32, again=ALL, goal=HEAD_B16),
-    "all-r32-b4-8gb": Row(PUBLISHED, 4, ALL_R32, again=ALL, limit=7.2, goal="fits 7.2 GB"),
+    "head-r32-b16-again": Row(PUBLISHED, 16, HEAD_R32, again=True, goal=HEAD_B16),
+    "all-r32-b4-8gb": Row(PUBLISHED, 4, ALL_R32, again=True, limit=7.2, goal="fits 7.2 GB"),
     # not in the default table
-    "all-r32-b1-again": Row(PUBLISHED, 1, ALL_R32, again=ALL),
+    "all-r32-b1-again": Row(PUBLISHED, 1, ALL_R32, again=True),
     "all-r32-b16-compiled": Row(PUBLISHED, 16, ALL_R32, compiled=True, goal=ALL_B16),
-    "all-r32-b16-budget": Row(PUBLISHED, 16, ALL_R32, compiled=True, budget=0.3, goal=ALL_B16),
-    "all-r32-b8-again": Row(PUBLISHED, 8, ALL_R32, again=ALL),
+    "all-r32-b8-again": Row(PUBLISHED, 8, ALL_R32, again=True),
     "all-r16-b8": Row(PUBLISHED, 8, ALL_R32 | {"lora_rank": 16}),
     "llm-r32-b4": Row(PUBLISHED, 4, {"tune_llm": True, "lora_rank": 32}),
-    "llm-r16-b16-again": Row(PUBLISHED, 16, {"tune_llm": True, "lora_rank": 16}, again=ALL),
+    "llm-r16-b16-again": Row(PUBLISHED, 16, {"tune_llm": True, "lora_rank": 16}, again=True),
     "head-r16-b32": Row(PUBLISHED, 32, {"lora_rank": 16}),
     "head-whole-b8": Row(PUBLISHED, 8, {}),
     "7m-eager": Row("small-7m", 1024, graph=False),
@@ -206,11 +203,8 @@ def measure_here(
     freeze_embeddings(model, prompts, device)
     keep_dtype(model)
     if row.again:
-        checkpoint_layers(model, row.again)
-    if row.budget is not None:
-        compiler: Any = importlib.import_module("torch._functorch.config")
-        compiler.activation_memory_budget = row.budget
-    if row.compiled:
+        checkpoint_layers(model, compiled=row.compiled)
+    elif row.compiled:
         compile_layers(model, LAYERS)
     if cuda:
         torch.cuda.empty_cache()

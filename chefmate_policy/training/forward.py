@@ -136,29 +136,40 @@ def freeze_embeddings(model: Groot, prompts: PromptTable, device: torch.device) 
         torch.cuda.empty_cache()
 
 
-def layers_of(model: Groot) -> dict[str, list[nn.Module]]:
-    """The layers that a checkpointed pass may compute again, by part; the DiT's are small (49 tokens)."""
+def passes_of(model: Groot) -> dict[str, list[tuple[nn.Module, str]]]:
+    """What a checkpointed step may compute again, by part: modules and the names of their methods."""
     vision: Any = model.backbone.vision.encoder
+    head = model.action_head
+    blocks = head.model.blocks
     return {
-        "vision": list(vision.layers),
-        "language": list(model.backbone.language.layers),
-        "features": list(model.action_head.vl_self_attention.transformer_blocks),
+        "vision": [(layer, "forward") for layer in vision.layers],
+        "language": [(layer, "forward") for layer in model.backbone.language.layers],
+        "features": [(block, "forward") for block in head.vl_self_attention.transformer_blocks],
+        "dit": [
+            *((block.attn1, "keys_values") for block in blocks if block.is_cross),
+            *((block, "forward") for block in blocks),
+        ],
     }
 
 
-def checkpoint_layers(model: Groot, parts: Sequence[str] = ("vision", "language", "features")) -> int:
+PARTS = ("vision", "language", "features", "dit")
+
+
+def checkpoint_layers(model: Groot, parts: Sequence[str] = PARTS, *, compiled: bool = False) -> int:
     """Layers compute their activations again in the backward pass instead of keeping them; in place.
 
-    Returns how many. A layer without gradients (frozen, and nothing before it trains) costs nothing more.
-    Dropout keeps its masks (a byte per number) instead of the random state, so that a step can be recorded.
+    Returns how many. compiled: each is one compiled piece, with the checkpoint around it. A layer without
+    gradients (frozen, and nothing before it trains) costs nothing more. Dropout keeps its masks (a byte per
+    number) instead of the random state, so that a step can be recorded.
     """
-    layers = [layer for part in parts for layer in layers_of(model)[part]]
-    for layer in layers:
+    passes = [each for part in parts for each in passes_of(model)[part]]
+    for layer, name in passes:
         for module in layer.modules():
             if type(module) is nn.Dropout:
                 module.__class__ = _KeptDropout
-        layer.forward = _Again(layer.forward)  # type: ignore[method-assign, assignment]
-    return len(layers)
+        plain = getattr(layer, name)
+        setattr(layer, name, _Again(torch.compile(plain, dynamic=False) if compiled else plain))
+    return len(passes)
 
 
 class _Masks:
@@ -196,8 +207,18 @@ class _KeptDropout(nn.Dropout):
         if not self.training or self.p == 0.0:
             return x
         keep = 1.0 - self.p
-        masks = _Masks.open or _Masks()
-        return x * masks.mask(x, keep) * (1.0 / keep)
+        return x * _mask(x, keep) * (1.0 / keep)
+
+
+@torch.library.custom_op("chefmate::dropout_mask", mutates_args=())
+def _mask(like: Tensor, keep: float) -> Tensor:
+    """A mask like `like`, uint8: drawn, in a second run the first one's. Opaque to the compiler."""
+    return (_Masks.open or _Masks()).mask(like, keep)
+
+
+@_mask.register_fake
+def _(like: Tensor, keep: float) -> Tensor:
+    return torch.empty_like(like, dtype=torch.uint8)
 
 
 class _Again:

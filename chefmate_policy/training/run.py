@@ -264,8 +264,8 @@ class _Run:
         if self.autocast is not None:
             keep_dtype(model)
         if options.gradient_checkpointing:
-            checkpoint_layers(model)
-        if options.compile:
+            checkpoint_layers(model, compiled=options.compile)
+        elif options.compile:
             compile_layers(model, LAYERS)
         columns = Columns.of(self.mixture, self.processor, self.device)
         null_row = len(self.mixture.instructions) if null else None

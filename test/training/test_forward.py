@@ -12,9 +12,14 @@ from chefmate_policy.groot.config import GrootConfig
 from chefmate_policy.groot.images import pixel_values, resized
 from chefmate_policy.groot.initialise import initialise
 from chefmate_policy.groot.model import Groot, Inputs, Parts
-from chefmate_policy.training import forward
 from chefmate_policy.training.batches import Columns, Preparation, Rows, shrunk, square_side
-from chefmate_policy.training.forward import FlowLoss, PromptTable, checkpoint_layers, freeze_embeddings
+from chefmate_policy.training.forward import (
+    FlowLoss,
+    PromptTable,
+    checkpoint_layers,
+    freeze_embeddings,
+    passes_of,
+)
 from chefmate_policy.training.optim import decays, learning_rate, make_optimizer
 from chefmate_policy.training.options import OptionError, TrainOptions
 from chefmate_policy.training.stepping import Stepper, seed_of
@@ -131,19 +136,21 @@ def test_a_planted_fault_gives_a_whole_batch_its_first_samples_words(
         TrainOptions(plant="batch")
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_activation_checkpointing_changes_no_gradient(
-    small: GrootConfig, columns: Columns, rows: Rows
+    small: GrootConfig, columns: Columns, rows: Rows, compiled: bool
 ) -> None:
     batch = Preparation(small, columns, null=None, drop=0.0, augment=False)(rows)
     found = []
     for again in (False, True):
+        torch.manual_seed(1)  # of the adapters
         trainable = make_trainable(built(small), OPTIONS)
-        count = checkpoint_layers(trainable.model)
+        wrapped = passes_of(trainable.model)
+        assert all(wrapped.values())
+        checkpoint_layers(trainable.model, compiled=compiled)
         if not again:  # the same dropout without the second run
-            for module in trainable.model.modules():
-                if isinstance(getattr(module, "forward", None), forward._Again):
-                    module.forward = module.forward.plain
-        assert count == 3
+            for layer, name in (each for part in wrapped.values() for each in part):
+                setattr(layer, name, getattr(layer, name).plain)
         trainable.train()
         torch.manual_seed(4)  # dropout is on
         FlowLoss(trainable.model, prompts())(batch)[0].backward()
