@@ -29,9 +29,13 @@ AS_WHEEL = any(command in sys.argv for command in ("bdist_wheel", "dist_info", "
 
 
 def shared(folder: str, *patterns: str) -> tuple[str, list[str]]:
-    """Files of a folder of the repository, for the same folder of share/chefmate."""
+    """Files of a folder of the repository, for the same folder of share/chefmate.
+
+    colcon's build folder keeps links to files that are gone from the repository; these are left out.
+    """
     target = Path("share/chefmate") / folder
-    return str(target), sorted(name for pattern in patterns for name in glob(f"{folder}/{pattern}"))
+    names = (name for pattern in patterns for name in glob(f"{folder}/{pattern}"))
+    return str(target), sorted(name for name in names if Path(name).exists())
 
 
 setup(

@@ -33,10 +33,7 @@ SOURCES = ("v4l2", "file", "folder", "kitchen")
 MAX_SEED = 2**31 - 1
 CAMERAS = ("scene_camera", "wrist_camera")
 NICE = 5  # of perception, sequencer and recorder, which wait for others anyway
-EXPERT_IMAGE_RATE = 10.0  # Hz; perception, who alone looks then, does so 8 times a second
-LEARNED_IMAGE_RATE = (
-    15.0  # Hz; a checkpoint looks two or three times a second, and drawing takes from its time
-)
+TWIN_IMAGE_RATE = 10.0  # Hz; perception looks at 8 of them, a checkpoint at 2 or 3, and drawing is dear
 PARKING_PATIENCE = 40.0  # s; from the far end of its reach, at half speed, the way home and to park
 # Time that the arm waits for the twin's port: a first start simplifies meshes and compiles the scene.
 TWIN_PORT_TIMEOUT = 60.0  # s
@@ -79,8 +76,8 @@ ARGUMENTS = (
     Argument(
         "image_rate",
         "auto",
-        "pictures of each camera per second at most (Hz); 0: one with every frame; auto: on the twin 10 where"
-        " the expert drives, who needs none, and 15 where a checkpoint does; else 0",
+        "pictures of each camera per second at most (Hz); 0: one with every frame; auto: 10 where the expert"
+        " or a checkpoint drives the twin, else 0",
     ),
     Argument("calibration", TWIN, "LeRobot calibration JSON of the arm; 'twin' is the twin's own"),
     Argument(
@@ -273,10 +270,8 @@ def image_rate(full: Mapping[str, str]) -> float:
     """The cameras' parameter image_rate, Hz. Raises ArgumentError."""
     given = full["image_rate"]
     if given == "auto":
-        if full["policy"] == EXPERT:
-            return EXPERT_IMAGE_RATE
         learned = full["arm"] == TWIN and policy_parameters(full["policy"])["backend"] == "local"
-        return LEARNED_IMAGE_RATE if learned else 0.0
+        return TWIN_IMAGE_RATE if learned or full["policy"] == EXPERT else 0.0
     if not re.fullmatch(r"\d+(\.\d+)?", given) or float(given) > 240.0:
         raise ArgumentError(f"image_rate:={given!r} is neither auto nor a number from 0 to 240 (Hz).")
     return float(given)

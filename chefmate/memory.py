@@ -80,7 +80,7 @@ def lines(rows: list[dict[str, Any]], gpu_gb: float) -> list[str]:
         if best is None:
             text.append(f"  {row['name']}: does not fit; train fewer parts, or use adapters (--lora-rank 16)")
             continue
-        again = " --gradient-checkpointing" if best["gradient_checkpointing"] else ""
+        again = " --compile" * best["compile"] + " --gradient-checkpointing" * best["gradient_checkpointing"]
         text.append(
             f"  {row['name']}: --batch-size {best['batch_size']} --gradient-accumulation-steps"
             f" {best['gradient_accumulation_steps']}{again} --precision bf16 --optimizer {best['optimizer']}"

@@ -90,9 +90,9 @@ class Observation:
     """(n,) where the arm's command will be at `start`: on the running chunk, or the measured pose while none
     runs."""
     joint_positions: Array
-    """(n,) measured."""
+    """(n,) measured, when the oldest picture was taken; the newest for a backend that needs no pictures."""
     joint_velocities: Array
-    """(n,) measured; zero where the arm does not report them."""
+    """(n,) measured, of the same moment; zero where the arm does not report them."""
     images: Mapping[str, CameraFrame] = field(default_factory=dict)
     """By camera name; empty for a backend that needs none."""
     expert_state: Any = None

@@ -17,12 +17,20 @@ from chefmate_policy.images import image_to_rgb
 from chefmate_policy.inference.arm import ArmWatch
 from chefmate_policy.inference.backend import Array, Backend, CameraFrame
 from chefmate_policy.inference.messages import seconds_of
-from chefmate_policy.inference.observation import InputLimit, InputWatch, joint_fault, joint_vector
+from chefmate_policy.inference.observation import (
+    InputLimit,
+    InputWatch,
+    JointHistory,
+    joint_fault,
+    joint_vector,
+)
 from chefmate_ros.polling import polled_subscription, take_all
 
 JOINT_STATES, EXPERT_STATE = "joint_states", "expert_state"
 NEWEST = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
 """Only the newest matters."""
+A_SECOND = QoSProfile(depth=200, reliability=QoSReliabilityPolicy.RELIABLE)
+"""Of joint states at up to 200 Hz, where the process was not given the CPU for as long."""
 EVERY = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
 """A short e-stop between two polls counts too."""
 NEWEST_FRAME = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
@@ -55,7 +63,7 @@ class PolicyInputs:
         self._node = node
         self._joints = tuple(joints)
         self.joint_positions: Array = np.zeros(0)
-        self.joint_velocities: Array = np.zeros(0)
+        self.joint_history = JointHistory()
         self.frames: dict[str, CameraFrame] = {}
         self.expert_state: ExpertState | None = None
         self._light: list[tuple[Any, Callable[[Any], None]]] = []
@@ -72,7 +80,7 @@ class PolicyInputs:
                 self._light.append((info, partial(self._on_info, name)))
         if backend.needs_joint_states:
             needed.append(InputLimit(JOINT_STATES, "joint states", "message", limits["joints"]))
-            self._light.append((self._subscribe(JointState, "joint_states", NEWEST), self._on_joints))
+            self._light.append((self._subscribe(JointState, "joint_states", A_SECOND), self._on_joints))
         if backend.needs_expert_state:
             needed.append(InputLimit(EXPERT_STATE, "expert state", "message", limits["expert"]))
             subscription = self._subscribe(ExpertState, "kitchen/expert_state", NEWEST)
@@ -130,7 +138,9 @@ class PolicyInputs:
         fault = joint_fault(message.name, message.position, message.velocity, self._joints)
         if not fault:
             self.joint_positions = joint_vector(message.name, message.position, self._joints)
-            self.joint_velocities = joint_vector(message.name, message.velocity, self._joints)
+            velocities = joint_vector(message.name, message.velocity, self._joints)
+            stamp = seconds_of(message.header.stamp)
+            self.joint_history.add(stamp, self.joint_positions, velocities)
         self.watch.arrived(JOINT_STATES, seconds_of(message.header.stamp), fault)
 
     def _on_expert_state(self, message: ExpertState) -> None:

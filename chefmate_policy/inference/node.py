@@ -293,6 +293,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
         if self.value("execute") and self._timeline.moving(now):
             commanded = self._timeline.position_at(start)
             planned = self._chunking.planned(self._timeline, oldest, start)
+        seen = min((frame.stamp for frame in inputs.frames.values()), default=now)
+        positions, velocities = inputs.joint_history.at(seen)
         return Observation(
             instruction=instruction.text,
             instruction_number=instruction.number,
@@ -301,8 +303,8 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             now=now,
             start=start,
             start_positions=inputs.joint_positions if commanded is None else commanded,
-            joint_positions=inputs.joint_positions,
-            joint_velocities=inputs.joint_velocities,
+            joint_positions=positions,
+            joint_velocities=velocities,
             images=dict(inputs.frames),
             expert_state=inputs.expert_state,
             planned=planned,

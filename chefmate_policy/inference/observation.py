@@ -7,6 +7,7 @@ Ages are measured from the capture stamp, so they include transport. Nothing her
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,40 @@ class InputWatch:
             if self._faults.get(limit.name):
                 return f"{limit.title}: {self._faults[limit.name]}"
         return ""
+
+
+class JointHistory:
+    """Joint states of the last second, so that an observation has the joints of the moment of its pictures:
+    these are 0.05 to 0.3 s older than the newest joint state, and a policy was trained on pairs."""
+
+    SPAN = 1.0  # s, more than any picture may be old
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[float, Array, Array]] = deque()
+
+    def add(self, stamp: float, positions: Array, velocities: Array) -> None:
+        """stamp: s since the epoch. One that is not newer than the last begins anew: a clock was set back."""
+        if self._entries and stamp <= self._entries[-1][0]:
+            self._entries.clear()
+        self._entries.append((stamp, positions, velocities))
+        while self._entries[0][0] < stamp - self.SPAN:
+            self._entries.popleft()
+
+    def at(self, moment: float) -> tuple[Array, Array]:
+        """(n,) positions and velocities at a moment, linear between two stamps; the nearest stamp's outside
+        of what is known; empty before the first."""
+        if not self._entries:
+            return np.zeros(0), np.zeros(0)
+        later = self._entries[-1]
+        for entry in reversed(self._entries):
+            if entry[0] <= moment:
+                span = later[0] - entry[0]
+                share = min(1.0, (moment - entry[0]) / span) if span > 0.0 else 0.0
+                both = zip(entry[1:], later[1:], strict=True)
+                positions, velocities = (one + share * (two - one) for one, two in both)
+                return positions, velocities
+            later = entry
+        return later[1], later[2]
 
 
 def joint_fault(

@@ -290,12 +290,12 @@ def test_a_required_node_that_was_told_to_end_is_no_failure_of_the_launch(
     [
         ({"policy": "expert"}, 10.0),
         ({"policy": "expert", "image_rate": "0"}, 0.0),
-        ({"policy": "kitchen"}, 15.0),
+        ({"policy": "kitchen"}, 10.0),
         (REAL_ARM, 0.0),
         ({**REAL_ARM, "policy": "nvidia/GR00T-N1.5-3B"}, 0.0),
     ],
 )
-def test_cameras_draw_less_where_only_perception_looks(values: dict[str, str], rate: float) -> None:
+def test_cameras_of_the_twin_draw_fewer_pictures(values: dict[str, str], rate: float) -> None:
     nodes = graph.describe(values, ROOT)
     assert {n.parameters["image_rate"] for n in nodes if n.executable == "camera_node"} == {rate}
 

@@ -17,20 +17,24 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
 from chefmate_policy.inference import arm, session
+from chefmate_policy.inference.messages import seconds_of
 from chefmate_policy.inference.parameters import JOINTS
 
 HERE = Path(__file__).resolve().parent
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 HEARD = QoSProfile(depth=100, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 PERIOD = 0.02  # s, of everything that Kitchen publishes
+SWING = 0.2  # rad/s
 
 
 def since(message: Any) -> tuple[int, int]:
@@ -47,6 +51,8 @@ class Kitchen:
         self.joints = True
         self.frames = True
         self.angles = [0.0] * 6
+        self.moving_since: float | None = None  # the second joint then turns at SWING
+        self.image_lag = 0.0  # s, by which pictures are older than the joint states sent with them
         self.sequencer: SequencerStatus | None = None
         self.arm: ArmHealth | None = None
         self.status: list[PolicyStatus] = listener.subscribe("policy/status", PolicyStatus, HEARD)
@@ -134,6 +140,8 @@ class Kitchen:
 
     def _publish(self) -> None:
         stamp = self.listener.node.get_clock().now().to_msg()
+        if self.moving_since is not None:
+            self.angles[1] = SWING * (seconds_of(stamp) - self.moving_since)
         if self.joints:
             joints = JointState(name=list(JOINTS), position=self.angles, velocity=[0.0] * 6)
             joints.header.stamp = stamp
@@ -144,7 +152,8 @@ class Kitchen:
             self._info_publisher.publish(info)
             if self._image_publisher.get_subscription_count():
                 image = Image(width=4, height=2, encoding=self.encoding, step=12, data=bytes([51, 0, 0] * 8))
-                image.header.stamp = stamp
+                lag = Duration(seconds=self.image_lag)
+                image.header.stamp = (Time.from_msg(stamp) - lag).to_msg()
                 self._image_publisher.publish(image)
         if self.sequencer is not None:
             self.sequencer.header.stamp = stamp
@@ -462,6 +471,17 @@ def test_images_reach_a_backend_that_needs_them(kitchen: Kitchen) -> None:
     assert kitchen.until_chunks().trajectory.points[-1].positions[0] == pytest.approx(51 / 255)
     kitchen.encoding = "bayer_rggb8"
     assert "bayer_rggb8" in kitchen.until_state("FAULT", 3.0).reason
+
+
+def test_joints_are_those_of_the_moment_of_the_picture(kitchen: Kitchen) -> None:
+    kitchen.moving_since, kitchen.image_lag = time.time(), 0.12
+    kitchen.start(backend="wave_backend:Looking")
+    kitchen.drive()
+    chunk = kitchen.until_chunks(3)
+    stamps = dict(zip(chunk.observation_names, map(seconds_of, chunk.observation_stamps), strict=True))
+    assert stamps["joint_states"] - stamps["scene"] > 0.1
+    seen = chunk.trajectory.points[-1].positions[1]
+    assert seen == pytest.approx(SWING * (stamps["scene"] - kitchen.moving_since), abs=0.002)
 
 
 def test_a_backend_that_cannot_be_loaded_is_a_named_fault_and_can_be_configured_again(

@@ -8,7 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from chefmate_policy.inference.observation import InputLimit, InputWatch, joint_fault, joint_vector
+from chefmate_policy.inference.observation import (
+    InputLimit,
+    InputWatch,
+    JointHistory,
+    joint_fault,
+    joint_vector,
+)
 
 JOINTS = ("pan", "lift")
 
@@ -91,3 +97,18 @@ def test_joint_states_are_judged(
 def test_joints_are_sorted_by_name_and_missing_velocities_are_zero() -> None:
     np.testing.assert_array_equal(joint_vector(["lift", "pan"], [1.0, 2.0], JOINTS), [2.0, 1.0])
     np.testing.assert_array_equal(joint_vector(["lift", "pan"], [], JOINTS), [0.0, 0.0])
+
+
+def test_joints_of_a_moment_lie_between_two_stamps() -> None:
+    history = JointHistory()
+    assert history.at(1.0)[0].size == 0
+    for number in range(300):  # 3 s at 100 Hz
+        stamp = 10.0 + number / 100
+        history.add(stamp, np.array([stamp, -stamp]), np.array([1.0, number]))
+    positions, velocities = history.at(12.505)
+    assert positions == pytest.approx([12.505, -12.505])
+    assert velocities == pytest.approx([1.0, 250.5])
+    assert history.at(99.0)[0] == pytest.approx([12.99, -12.99])  # not beyond the newest
+    assert history.at(10.0)[0] == pytest.approx([11.99, -11.99], abs=0.011)  # a second is kept
+    history.add(5.0, np.array([7.0, 7.0]), np.zeros(2))  # the clock was set back
+    assert history.at(12.0)[0] == pytest.approx([7.0, 7.0])

@@ -62,11 +62,13 @@ class Wave:
 
 
 class Looking(Wave):
-    """Also looks at its cameras; its first joint goes to the mean of the scene camera's red, 0..1."""
+    """Also looks at its cameras; its first joint goes to the mean of the scene camera's red, 0..1, its second
+    one to where the observation has it."""
 
     needs_images = True
 
     def infer(self, observation: Observation) -> Chunk:
         chunk = super().infer(observation)
         chunk.positions[-1, 0] = float(observation.images["scene"].pixels[:, :, 0].mean()) / 255.0
+        chunk.positions[-1, 1] = observation.joint_positions[1]
         return chunk
