@@ -37,9 +37,7 @@ CAMERAS = ("scene", "wrist")
 CYCLE = 0.01  # s, the arm node's (config/arm.yaml: rate)
 ACT_PERIOD = 0.1  # s, the expert looks ten times a second
 SETTLING = 0.4  # s of physics before the first frame: slices come to rest
-STAY = (
-    0.5  # s that are recorded after the expert is done, unless the next slice of its kind could begin there
-)
+STAY = 0.5  # s that are recorded after the expert is done, unless another slice of the named kind is left
 IDLE_SECONDS = 3.0  # s, at least, of an episode in which nothing is to be done
 PATIENCE = {"pick": 25.0, "idle": 12.0, "switch": 40.0}  # s until an episode has failed
 TAKEOVER = 0.6  # s in which the expert stops what a policy drove and looks; it would teach to stop there

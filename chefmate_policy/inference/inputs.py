@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 from chefmate_msgs.msg import ArmHealth, ExpertState
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
@@ -15,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from chefmate_policy.images import image_to_rgb
 from chefmate_policy.inference.arm import ArmWatch
-from chefmate_policy.inference.backend import Array, Backend, CameraFrame
+from chefmate_policy.inference.backend import Backend, CameraFrame
 from chefmate_policy.inference.messages import seconds_of
 from chefmate_policy.inference.observation import (
     InputLimit,
@@ -62,7 +61,6 @@ class PolicyInputs:
         """
         self._node = node
         self._joints = tuple(joints)
-        self.joint_positions: Array = np.zeros(0)
         self.joint_history = JointHistory()
         self.frames: dict[str, CameraFrame] = {}
         self.expert_state: ExpertState | None = None
@@ -135,13 +133,13 @@ class PolicyInputs:
         return polled_subscription(self._node, kind, topic, qos)
 
     def _on_joints(self, message: JointState) -> None:
+        stamp = seconds_of(message.header.stamp)
         fault = joint_fault(message.name, message.position, message.velocity, self._joints)
         if not fault:
-            self.joint_positions = joint_vector(message.name, message.position, self._joints)
+            positions = joint_vector(message.name, message.position, self._joints)
             velocities = joint_vector(message.name, message.velocity, self._joints)
-            stamp = seconds_of(message.header.stamp)
-            self.joint_history.add(stamp, self.joint_positions, velocities)
-        self.watch.arrived(JOINT_STATES, seconds_of(message.header.stamp), fault)
+            self.joint_history.add(stamp, positions, velocities)
+        self.watch.arrived(JOINT_STATES, stamp, fault)
 
     def _on_expert_state(self, message: ExpertState) -> None:
         self.expert_state = message

@@ -302,7 +302,7 @@ class PolicyNode(LifecycleNode):  # type: ignore[misc]
             stamps=stamps,
             now=now,
             start=start,
-            start_positions=inputs.joint_positions if commanded is None else commanded,
+            start_positions=inputs.joint_history.at(now)[0] if commanded is None else commanded,
             joint_positions=positions,
             joint_velocities=velocities,
             images=dict(inputs.frames),

@@ -136,33 +136,28 @@ def freeze_embeddings(model: Groot, prompts: PromptTable, device: torch.device) 
         torch.cuda.empty_cache()
 
 
-def passes_of(model: Groot) -> dict[str, list[tuple[nn.Module, str]]]:
-    """What a checkpointed step may compute again, by part: modules and the names of their methods."""
+def passes_of(model: Groot) -> list[tuple[nn.Module, str]]:
+    """What a checkpointed step computes again: modules and the names of their methods."""
     vision: Any = model.backbone.vision.encoder
     head = model.action_head
-    blocks = head.model.blocks
-    return {
-        "vision": [(layer, "forward") for layer in vision.layers],
-        "language": [(layer, "forward") for layer in model.backbone.language.layers],
-        "features": [(block, "forward") for block in head.vl_self_attention.transformer_blocks],
-        "dit": [
-            *((block.attn1, "keys_values") for block in blocks if block.is_cross),
-            *((block, "forward") for block in blocks),
-        ],
-    }
+    layers = (
+        *vision.layers,
+        *model.backbone.language.layers,
+        *head.vl_self_attention.transformer_blocks,
+        *head.model.blocks,
+    )
+    contexts = [(block.attn1, "keys_values") for block in head.model.blocks if block.is_cross]
+    return [*((layer, "forward") for layer in layers), *contexts]
 
 
-PARTS = ("vision", "language", "features", "dit")
-
-
-def checkpoint_layers(model: Groot, parts: Sequence[str] = PARTS, *, compiled: bool = False) -> int:
+def checkpoint_layers(model: Groot, *, compiled: bool = False) -> int:
     """Layers compute their activations again in the backward pass instead of keeping them; in place.
 
     Returns how many. compiled: each is one compiled piece, with the checkpoint around it. A layer without
     gradients (frozen, and nothing before it trains) costs nothing more. Dropout keeps its masks (a byte per
     number) instead of the random state, so that a step can be recorded.
     """
-    passes = [each for part in parts for each in passes_of(model)[part]]
+    passes = passes_of(model)
     for layer, name in passes:
         for module in layer.modules():
             if type(module) is nn.Dropout:
